@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from bootvol import descriptors, plugins
 from bootvol.api.cache import Answers
 from bootvol.api.channels import ApiSite
+from bootvol.api.cinder import dialect as cinder
 from bootvol.api.context import Services
 from bootvol.api.door import Door
 from bootvol.api.glance import dialect as glance
@@ -163,6 +164,7 @@ class Composition:
                 self._reactor,
             ),
             *glance.application(door, config.policy, services).mounts,
+            *cinder.application(door, config.policy, services, answers).mounts,
             *nova.application(door, config.policy, services, answers).mounts,
             public_url=config.api.public_url,
         )

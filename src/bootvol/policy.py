@@ -28,6 +28,8 @@ class Right(StrEnum):
     VOLUME_TYPES = "volume_types"
     #: Read and set the quota of any tenant.
     QUOTAS = "quotas"
+    #: List the volumes of all tenants.
+    ALL_TENANTS = "all_tenants"
     #: List the cached images (golden volumes) of all tenants.
     GOLDEN_VOLUMES = "golden_volumes"
     #: Read and revoke any user's tokens, if bootvol itself issues them.
@@ -50,6 +52,7 @@ class Policy(Options):
     connection: _Roles = Field(default=_OPERATORS)
     volume_types: _Roles = Field(default=_OPERATORS)
     quotas: _Roles = Field(default=_OPERATORS)
+    all_tenants: _Roles = Field(default=_OPERATORS)
     golden_volumes: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)
 

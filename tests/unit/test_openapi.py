@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from bootvol.api.application import Application
+from bootvol.api.cinder import dialect as cinder
 from bootvol.api.dialects import Dialect, Incoming, Route
 from bootvol.api.glance import dialect as glance
 from bootvol.api.keystone import dialect as keystone
@@ -22,6 +23,7 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], tuple[Dialect[Any], ...]]] = {
     "nova": (description(), (NOVA,)),
     "identity": (keystone.description(), keystone.KEYSTONE),
     "images": (glance.description(), (glance.GLANCE,)),
+    "volumes": (cinder.description(), (cinder.CINDER,)),
 }
 every_document = pytest.mark.parametrize(
     ("document", "dialects"), DOCUMENTS.values(), ids=DOCUMENTS.keys()

@@ -17,6 +17,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
+    errors.ApiVersionUnsupported: 406,
     errors.DeviceInUse: 409,
     errors.ImageConflict: 409,
     errors.KeyPairExists: 409,

@@ -61,6 +61,23 @@ class MalformedUrl(InvalidRequest):
     default_message = "Malformed request url"
 
 
+class ApiVersionUnsupported(BootvolError):
+    """The API does not have the version that the request asks for.
+
+    :param asked: the version of the request.
+    """
+
+    code = "api-version-unsupported"
+    retryable = False
+    remedy = "Ask for a version in the range, or for the latest."
+
+    def __init__(self, asked: str, lowest: str, highest: str) -> None:
+        super().__init__(
+            f"Version {asked} is not supported by the API."
+            f" Minimum is {lowest} and maximum is {highest}."
+        )
+
+
 class MissingEntity(InvalidRequest):
     """The body lacks the main object of the call."""
 

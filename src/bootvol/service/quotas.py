@@ -146,7 +146,11 @@ class Quotas:
 
     async def account(self, caller: Caller) -> Account:
         """Return the quota and the usage of the caller's tenant."""
-        return await self._database.read(self._account, caller.tenant)
+        return await self.account_of(caller.tenant)
+
+    async def account_of(self, tenant: str) -> Account:
+        """Return the quota and the usage of a tenant."""
+        return await self._database.read(self._account, tenant)
 
     def _account(self, db: Db, tenant: str) -> Account:
         return Account(

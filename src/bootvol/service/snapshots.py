@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
@@ -100,7 +99,9 @@ class Snapshots:
         """
         return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
 
-    async def change(self, caller: Caller, snapshot_id: int, values: Mapping[str, Any]) -> Snapshot:
+    async def change(
+        self, caller: Caller, snapshot_id: int, values: Mapping[str, object]
+    ) -> Snapshot:
         """Change a snapshot in any status; return the snapshot.
 
         :param values: new values of ``display_name``, ``display_description`` and ``metadata``,
@@ -108,11 +109,34 @@ class Snapshots:
         :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
         :raises QuotaExceeded: if the metadata has too many items.
         """
-        check_metadata(values.get("metadata") or {})
+        metadata = values.get("metadata")
+        if isinstance(metadata, Mapping):
+            check_metadata(metadata)
 
         def write(db: Db) -> Snapshot:
             snapshot_rows.get(db, caller.tenant, snapshot_id, lock=True)
             snapshot_rows.change(db, snapshot_id, values)
+            return snapshot_rows.get(db, caller.tenant, snapshot_id)
+
+        return await self._database.write(write)
+
+    async def change_metadata(
+        self,
+        caller: Caller,
+        snapshot_id: int,
+        edit: Callable[[Mapping[str, str]], Mapping[str, str]],
+    ) -> Snapshot:
+        """Change a snapshot's metadata, in any status, in one transaction; return the snapshot.
+
+        :param edit: returns the new items, from the present ones.
+        :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
+        :raises QuotaExceeded: if the metadata has too many items.
+        """
+
+        def write(db: Db) -> Snapshot:
+            items = edit(snapshot_rows.get(db, caller.tenant, snapshot_id, lock=True).metadata)
+            check_metadata(items)
+            snapshot_rows.change(db, snapshot_id, {"metadata": dict(items)})
             return snapshot_rows.get(db, caller.tenant, snapshot_id)
 
         return await self._database.write(write)

@@ -191,6 +191,10 @@ class Volumes:
             volume_rows.listed, caller.tenant, bootable=bootable, limit=limit, offset=offset
         )
 
+    async def listed_everywhere(self) -> Sequence[Volume]:
+        """List the volumes of all tenants, ascending by id."""
+        return await self._database.read(volume_rows.every)
+
     async def get(self, caller: Caller, volume_id: int, *, bootable: bool = False) -> Volume:
         """Return one volume.
 
@@ -215,6 +219,24 @@ class Volumes:
         def write(db: Db) -> Volume:
             volume_rows.get(db, caller.tenant, volume_id, lock=True)
             volume_rows.change(db, volume_id, values)
+            return volume_rows.get(db, caller.tenant, volume_id)
+
+        return await self._database.write(write)
+
+    async def change_metadata(
+        self, caller: Caller, volume_id: int, edit: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> Volume:
+        """Change a volume's metadata, in any status, in one transaction; return the volume.
+
+        :param edit: returns the new items, from the present ones.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises QuotaExceeded: if the metadata has too many items.
+        """
+
+        def write(db: Db) -> Volume:
+            items = edit(volume_rows.get(db, caller.tenant, volume_id, lock=True).metadata)
+            check_metadata(items)
+            volume_rows.change(db, volume_id, {"metadata": dict(items)})
             return volume_rows.get(db, caller.tenant, volume_id)
 
         return await self._database.write(write)

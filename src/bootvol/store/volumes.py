@@ -62,6 +62,11 @@ def listed(
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
 
+def every(connection: Connection) -> Sequence[Volume]:
+    """Return the volumes of all tenants, ascending by id."""
+    return [of_row(row) for row in connection.execute(_shown().order_by(volumes.c.id))]
+
+
 def change(connection: Connection, volume_id: int, values: Mapping[str, object]) -> None:
     """Change columns of a volume that callers may change.
 

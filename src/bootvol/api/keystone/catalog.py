@@ -67,10 +67,13 @@ class ServiceShown(TypedDict):
 
 
 _VOLUMES: Final = "/v1.1/{tenant}"
+_CINDER: Final = "/volume/v3/{tenant}"
 _SERVICES: Final = (
     # Clients that log in by v3 need the later version, with uuids.
     _Service("Compute", "compute", "1.1", _VOLUMES, "/v2/{tenant}"),
     _Service("Block Storage", "volume", "1.1", _VOLUMES, _VOLUMES),
+    _Service("Block Storage v3", "volumev3", "3.0", _CINDER, _CINDER),
+    _Service("Block Storage v3", "block-storage", "3.0", _CINDER, _CINDER),
     _Service("Image", "image", "2.0", "/image", "/image"),
     _Service("Identity", "identity", "2.0", "/v2.0/", "/identity", of_a_project=False),
 )

@@ -1,0 +1,1 @@
+"""The dialect of Cinder v3, the Block Storage API of today's clients."""

@@ -1,0 +1,167 @@
+"""The context of a request in Cinder's dialect, and the hooks for its bodies, ids and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Final
+
+import attrs
+from pydantic import BaseModel
+from twisted.web.iweb import IRequest
+
+from bootvol.api.bodies import read_part
+from bootvol.api.cinder.default_type import DEFAULT
+from bootvol.api.cinder.microversions import HEADER, Microversion, asked
+from bootvol.api.context import RequestContext, Services
+from bootvol.api.http import public_url, query, read_json
+from bootvol.api.operations import Operation
+from bootvol.api.paging import Link
+from bootvol.errors import (
+    BootvolError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    SnapshotBusy,
+    SnapshotNotFound,
+    VolumeBusy,
+    VolumeNotFound,
+)
+from bootvol.lifecycle import Kind
+from bootvol.model import Caller
+from bootvol.policy import Policy, Right
+from bootvol.service.ids import NONE
+
+#: The path of the dialect below the API's root.
+ROOT: Final = "volume"
+#: The kinds of objects by the first segment of their paths, and the errors of missing ones.
+_KINDS: Final[dict[str, tuple[Kind, Callable[[str], NotFound]]]] = {
+    "volumes": (Kind.VOLUME, VolumeNotFound),
+    "snapshots": (Kind.SNAPSHOT, SnapshotNotFound),
+}
+#: Cinder's words before the message of an error.
+_PREFIXES: Final[tuple[tuple[type[BootvolError], str], ...]] = (
+    (VolumeBusy, "Invalid volume: "),
+    (SnapshotBusy, "Invalid snapshot: "),
+)
+
+
+@attrs.frozen
+class CinderContext(RequestContext):
+    """The context of a request in Cinder's dialect.
+
+    :ivar microversion: the microversion that the request asks for.
+    :ivar sees_places: whether the caller may see where volumes are stored.
+    """
+
+    microversion: Microversion
+    sees_places: bool
+
+    @classmethod
+    def of(
+        cls, services: Services, policy: Policy, caller: Caller, request: IRequest, version: str
+    ) -> CinderContext:
+        """Return the context of a request; set the headers of the answer.
+
+        :raises InvalidRequest: if the request asks for a malformed microversion.
+        :raises bootvol.errors.ApiVersionUnsupported: if the API does not have the microversion.
+        """
+        sent = request.getHeader(HEADER)
+        request.setHeader(b"Vary", HEADER)
+        microversion = asked(None if sent is None else sent.decode("utf-8", "replace"))
+        request.setHeader(HEADER, f"volume {microversion}".encode("ascii"))
+        sees = may(policy, caller, Right.CONNECTION)
+        return cls(services, policy, caller, request, version, microversion, sees)
+
+    def has(self, minor: int) -> bool:
+        """Return whether the microversion is 3.``minor`` or later."""
+        return self.microversion >= Microversion(3, minor)
+
+    def may(self, right: Right) -> bool:
+        """Return whether the caller has a right."""
+        return may(self.policy, self.caller, right)
+
+    def links(self, *path: str) -> list[Link]:
+        """Return the links of an object in the caller's project."""
+        root, below = f"{public_url(self.request)}/{ROOT}", "/".join((self.caller.tenant, *path))
+        return [
+            {"rel": "self", "href": f"{root}/v3/{below}"},
+            {"rel": "bookmark", "href": f"{root}/{below}"},
+        ]
+
+    async def row(self, kind: str, uuid: str) -> int:
+        """Return the number of the object with a uuid.
+
+        :param kind: the first segment of the object's paths: ``volumes`` or ``snapshots``.
+        :raises NotFound: if the caller's project has no such object.
+        """
+        rows, missing = _KINDS[kind]
+        # Digits name a number in other dialects, and nothing here.
+        number = NONE if uuid.isdigit() else await self.services.ids.number(self.caller, rows, uuid)
+        if number == NONE:
+            raise missing(uuid)
+        return number
+
+
+def may(policy: Policy, caller: Caller, right: Right) -> bool:
+    """Return whether a caller has a right."""
+    try:
+        policy.check(caller.roles, right)
+    except Forbidden:
+        return False
+    return True
+
+
+def cache_key(context: CinderContext, operation: Operation) -> tuple[Hashable, ...]:
+    """Return the inputs of a reply that depends only on rows, without the segments of the path."""
+    return (
+        context.caller.tenant,
+        public_url(context.request),
+        context.microversion,
+        context.sees_places,
+        context.may(Right.ALL_TENANTS),
+        query(context.request),
+    )
+
+
+def read_body(request: IRequest, operation: Operation, model: type[BaseModel]) -> BaseModel:
+    """Validate the body of a request.
+
+    :raises bootvol.errors.BootvolError: if the body is not JSON or does not fit the model.
+    """
+    body = read_json(request)
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body is not of type 'object'")
+    if operation.entity is None:
+        return read_part(body, model)
+    if operation.entity not in body:
+        raise InvalidRequest(f"'{operation.entity}' is a required property")
+    part = body[operation.entity]
+    if not isinstance(part, dict):
+        raise InvalidRequest(
+            f"Invalid input for field/attribute {operation.entity}. It is not of type 'object'"
+        )
+    return read_part(part, model)
+
+
+def reword(operation: Operation, error: BootvolError) -> BootvolError:
+    """Return the error for the client, in Cinder's words."""
+    prefix = next((text for kind, text in _PREFIXES if isinstance(error, kind)), "")
+    if not prefix or error.message.startswith(prefix):
+        return error
+    return type(error)(prefix + error.message)
+
+
+async def argument(context: CinderContext, operation: Operation, name: str, text: str) -> object:
+    """Return a handler's argument for a segment of the path: a number for an id, or the text.
+
+    :raises NotFound: if no object of the caller's project has the id, or if the text has a zero
+        character, because PostgreSQL stores no such text.
+    """
+    if operation.hints[name] is not int:
+        if "\0" in text:
+            raise NotFound
+        return text
+    kind = operation.path.partition("/")[0]
+    if kind == "types":
+        return 0 if text == DEFAULT.uuid else (await context.services.types.of_uuid(text)).id
+    return await context.row(kind, text)

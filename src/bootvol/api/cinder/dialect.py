@@ -1,0 +1,93 @@
+"""Cinder's dialect: the Block Storage API v3, below ``/volume``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+from bootvol.api.admission import Callers, segments_filled
+from bootvol.api.application import Application
+from bootvol.api.cache import Answers
+from bootvol.api.cinder import (
+    metadata,
+    quotas,
+    snapshots,
+    versions,
+    views,
+    volume_types,
+    volumes,
+    zones,
+)
+from bootvol.api.cinder.context import (
+    ROOT,
+    CinderContext,
+    argument,
+    cache_key,
+    read_body,
+    reword,
+)
+from bootvol.api.cinder.faults import CINDER_FAULTS, refusals
+from bootvol.api.context import Services
+from bootvol.api.dialects import Dialect
+from bootvol.api.door import Door
+from bootvol.api.openapi import describe
+from bootvol.api.operations import document
+from bootvol.jsons import JsonObject
+from bootvol.policy import Policy
+
+_ABOUT: Final = """\
+The Block Storage API v3, as in Cinder. Every path exists with and without the project.
+The header `OpenStack-API-Version: volume 3.N` asks for a microversion."""
+
+
+@document("openapi_describe_volumes", "/openapi", of_url=False)
+def show_description(_url: str) -> JsonObject:
+    """Describe the Block Storage API in OpenAPI 3.1."""
+    return description()
+
+
+CINDER: Final = Dialect[CinderContext](
+    prefixes=(ROOT,),
+    template="/{version}/{path}",
+    versions=("v3/<tenant>", "v3"),
+    groups={
+        "openapi": (show_description,),
+        "versions": versions.OPERATIONS,
+        "volumes": volumes.OPERATIONS,
+        "snapshots": snapshots.OPERATIONS,
+        "metadata": metadata.OPERATIONS,
+        "types": volume_types.OPERATIONS,
+        "quotas": quotas.OPERATIONS,
+        "zones": zones.OPERATIONS,
+    },
+    faults=CINDER_FAULTS,
+    refusals=refusals,
+    read_body=read_body,
+    argument=argument,
+    id_type=views.Uuid,
+    reword=reword,
+    cache_key=cache_key,
+    negotiate=versions.negotiate,
+)
+
+
+@cache
+def description() -> JsonObject:
+    """Return the OpenAPI document of the dialect.
+
+    All callers get the same cached object, so they must not change it.
+    """
+    return describe("bootvol: volumes", _ABOUT, CINDER)
+
+
+def application(
+    door: Door, policy: Policy, services: Services, answers: Answers
+) -> Application[CinderContext]:
+    """Return the application of Cinder's dialect.
+
+    :param door: authenticates requests.
+    :param policy: decides the caller's rights.
+    :param answers: caches the answers that depend on rows alone.
+    """
+    callers = Callers(door, policy, services, CinderContext.of, segments_filled)
+    return Application(CINDER, callers.admit, answers)

@@ -1,0 +1,225 @@
+"""Views of volumes and snapshots (docs/block-storage.md)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, NotRequired
+from uuid import NAMESPACE_OID, uuid5
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from bootvol.api.cinder.context import CinderContext
+from bootvol.api.cinder.default_type import DEFAULT
+from bootvol.api.paging import Link
+from bootvol.lifecycle import Status
+from bootvol.model import Snapshot, Volume
+
+Uuid = Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
+#: Cinder's form of times: clients in Go parse exactly this form.
+_TIME: Final = "%Y-%m-%dT%H:%M:%S.%f"
+
+
+class AttachmentShown(TypedDict):
+    """The attachment of a volume to a server.  The ``id`` is the volume's."""
+
+    id: Uuid
+    attachment_id: Uuid
+    volume_id: Uuid
+    server_id: str | None
+    host_name: str | None
+    device: str
+    attached_at: str | None
+
+
+class VolumeBrief(TypedDict):
+    """A volume in a list without details."""
+
+    id: Uuid
+    name: str | None
+    links: list[Link]
+
+
+VolumeShown = TypedDict(
+    "VolumeShown",
+    {
+        "id": Uuid,
+        "status": str,
+        "size": int,
+        "availability_zone": str,
+        "created_at": str,
+        "updated_at": str | None,
+        "name": str | None,
+        "description": str | None,
+        "volume_type": str,
+        "snapshot_id": Uuid | None,
+        "source_volid": Uuid | None,
+        "metadata": dict[str, str],
+        "links": list[Link],
+        "user_id": str,
+        "bootable": str,
+        "encrypted": bool,
+        "multiattach": bool,
+        "replication_status": None,
+        "consistencygroup_id": None,
+        "attachments": list[AttachmentShown],
+        "volume_image_metadata": NotRequired[dict[str, str]],
+        "group_id": NotRequired[None],
+        "provider_id": NotRequired[None],
+        "migration_status": NotRequired[None],
+        "os-vol-tenant-attr:tenant_id": NotRequired[str],
+        "os-vol-host-attr:host": NotRequired[str],
+        "os-vol-mig-status-attr:migstat": NotRequired[None],
+        "os-vol-mig-status-attr:name_id": NotRequired[None],
+    },
+)
+
+
+class SnapshotBrief(TypedDict):
+    """A snapshot without the extended attributes."""
+
+    id: Uuid
+    created_at: str
+    updated_at: str | None
+    name: str | None
+    description: str | None
+    volume_id: Uuid
+    status: str
+    size: int
+    metadata: dict[str, str]
+
+
+SnapshotShown = TypedDict(
+    "SnapshotShown",
+    {
+        "id": Uuid,
+        "created_at": str,
+        "updated_at": str | None,
+        "name": str | None,
+        "description": str | None,
+        "volume_id": Uuid,
+        "status": str,
+        "size": int,
+        "metadata": dict[str, str],
+        "os-extended-snapshot-attributes:project_id": str,
+        "os-extended-snapshot-attributes:progress": str,
+        "group_snapshot_id": NotRequired[None],
+    },
+)
+
+
+def brief_volume(value: Volume, context: CinderContext) -> VolumeBrief:
+    """Return the view of a volume in a list without details."""
+    return {
+        "id": value.uuid,
+        "name": value.display_name,
+        "links": context.links("volumes", value.uuid),
+    }
+
+
+def volume(value: Volume, context: CinderContext) -> VolumeShown:
+    """Return the view of a new or changed volume."""
+    shown: VolumeShown = {
+        "id": value.uuid,
+        "status": value.status,
+        "size": value.size_gib,
+        "availability_zone": value.availability_zone,
+        "created_at": time(value.created_at),
+        "updated_at": None if value.updated_at is None else time(value.updated_at),
+        "name": value.display_name,
+        "description": value.display_description,
+        "volume_type": value.volume_type or DEFAULT.name,
+        "snapshot_id": value.snapshot_uuid,
+        "source_volid": None,
+        "metadata": dict(value.metadata),
+        "links": context.links("volumes", value.uuid),
+        "user_id": value.user,
+        "bootable": "true" if value.image_id is not None else "false",
+        "encrypted": False,
+        "multiattach": False,
+        "replication_status": None,
+        "consistencygroup_id": None,
+        "attachments": _attachments(value, context),
+    }
+    if value.image_id is not None:
+        shown["volume_image_metadata"] = {"image_id": value.image_id}
+    if context.has(13):
+        shown["group_id"] = None
+    if context.sees_places:
+        shown["migration_status"] = None
+        if context.has(21):
+            shown["provider_id"] = None
+    return shown
+
+
+def detailed_volume(value: Volume, context: CinderContext) -> VolumeShown:
+    """Return the view of a volume, with its project and, for operators, its place."""
+    shown = volume(value, context)
+    shown["os-vol-tenant-attr:tenant_id"] = value.tenant
+    if context.sees_places:
+        shown["os-vol-host-attr:host"] = (
+            f"{value.host or 'bootvol'}@{value.backend}#{value.backend}"
+        )
+        shown["os-vol-mig-status-attr:migstat"] = None
+        shown["os-vol-mig-status-attr:name_id"] = None
+    return shown
+
+
+def _attachments(value: Volume, context: CinderContext) -> list[AttachmentShown]:
+    if value.status is not Status.IN_USE and value.status is not Status.DETACHING:
+        return []
+    return [
+        {
+            "id": value.uuid,
+            "attachment_id": str(uuid5(NAMESPACE_OID, f"{value.uuid}/{each.server_id}")),
+            "volume_id": value.uuid,
+            "server_id": each.server_uuid or each.server_id,
+            "host_name": None,
+            "device": f"/dev/{each.disk}",
+            "attached_at": None,
+        }
+        for each in value.attachments
+    ]
+
+
+def brief_snapshot(value: Snapshot) -> SnapshotBrief:
+    """Return the view of a snapshot without the extended attributes."""
+    return {
+        "id": value.uuid,
+        "created_at": time(value.created_at),
+        "updated_at": None if value.updated_at is None else time(value.updated_at),
+        "name": value.display_name,
+        "description": value.display_description,
+        "volume_id": value.volume_uuid,
+        "status": value.status,
+        "size": value.size_gib,
+        "metadata": dict(value.metadata),
+    }
+
+
+def detailed_snapshot(value: Snapshot, context: CinderContext) -> SnapshotShown:
+    """Return the view of a snapshot."""
+    brief = brief_snapshot(value)
+    shown: SnapshotShown = {
+        "id": brief["id"],
+        "created_at": brief["created_at"],
+        "updated_at": brief["updated_at"],
+        "name": brief["name"],
+        "description": brief["description"],
+        "volume_id": brief["volume_id"],
+        "status": brief["status"],
+        "size": brief["size"],
+        "metadata": brief["metadata"],
+        "os-extended-snapshot-attributes:project_id": value.tenant,
+        "os-extended-snapshot-attributes:progress": (
+            "0%" if value.status is Status.CREATING else "100%"
+        ),
+    }
+    if context.has(14):
+        shown["group_snapshot_id"] = None
+    return shown
+
+
+def time(when: datetime) -> str:
+    """Return a time in UTC in Cinder's form."""
+    return when.strftime(_TIME)

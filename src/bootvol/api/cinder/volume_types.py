@@ -1,0 +1,211 @@
+"""Operations of volume types (docs/block-storage.md)."""
+
+from __future__ import annotations
+
+from typing import Final, NotRequired
+
+from typing_extensions import TypedDict
+
+from bootvol.api.cinder.bodies import ChangeType, CreateType, Specs
+from bootvol.api.cinder.context import CinderContext
+from bootvol.api.cinder.default_type import DEFAULT
+from bootvol.api.cinder.lists import Listing
+from bootvol.api.cinder.views import Uuid
+from bootvol.api.operations import operation
+from bootvol.api.paging import Link
+from bootvol.errors import InvalidRequest, NotFound, VolumeTypeNotFound
+from bootvol.model import VolumeType
+from bootvol.policy import Right
+
+TypeShown = TypedDict(
+    "TypeShown",
+    {
+        "id": Uuid,
+        "name": str,
+        "description": str | None,
+        "is_public": bool,
+        "extra_specs": NotRequired[dict[str, str]],
+        "os-volume-type-access:is_public": NotRequired[bool],
+        "qos_specs_id": NotRequired[None],
+    },
+)
+
+
+class Types(TypedDict):
+    volume_types: list[TypeShown]
+    volume_type_links: NotRequired[list[Link]]
+
+
+class OneType(TypedDict):
+    volume_type: TypeShown
+
+
+class SpecsShown(TypedDict):
+    extra_specs: dict[str, str]
+
+
+_LISTING: Final = Listing[VolumeType](
+    key=lambda each: each.uuid,
+    missing=VolumeTypeNotFound,
+    filters={
+        # All types are public.
+        "is_public": lambda _, value: value.strip().lower() in {"1", "t", "true", "yes", "none"},
+    },
+    sorted_by={
+        "id": lambda each: each.id,
+        "created_at": lambda each: each.id,
+        "name": lambda each: each.name,
+    },
+)
+
+
+def _shown(value: VolumeType, context: CinderContext) -> TypeShown:
+    shown: TypeShown = {
+        "id": value.uuid,
+        "name": value.name,
+        "description": value.description,
+        "is_public": True,
+        # Extra specs name backends, which are the operators' matter.
+        "extra_specs": dict(value.extra_specs) if context.may(Right.VOLUME_TYPES) else {},
+        "os-volume-type-access:is_public": True,
+    }
+    if context.may(Right.VOLUME_TYPES):
+        shown["qos_specs_id"] = None
+    return shown
+
+
+async def _find(context: CinderContext, number: int) -> VolumeType:
+    return DEFAULT if number == DEFAULT.id else await context.services.types.get(number)
+
+
+def _changeable(number: int, doing: str) -> int:
+    if number == DEFAULT.id:
+        raise InvalidRequest(
+            f"The volume type {DEFAULT.uuid} is a default volume type and cannot be {doing}."
+        )
+    return number
+
+
+@operation("types_list_types", "GET", "types", query=_LISTING.query, of_rows=True)
+async def list_types(context: CinderContext) -> Types:
+    """List the volume types."""
+    found = [DEFAULT, *await context.services.types.listed()]
+    page, links = _LISTING.select(context.request, found)
+    shown: Types = {"volume_types": [_shown(each, context) for each in page]}
+    if links:
+        shown["volume_type_links"] = links
+    return shown
+
+
+@operation("types_show_default", "GET", "types/default")
+async def show_default(context: CinderContext) -> OneType:
+    """Show the type of volumes without a type."""
+    return {"volume_type": _shown(DEFAULT, context)}
+
+
+@operation("types_show_type", "GET", "types/<number>", of_rows=True)
+async def show_type(context: CinderContext, number: int) -> OneType:
+    """Show a volume type."""
+    return {"volume_type": _shown(await _find(context, number), context)}
+
+
+@operation(
+    "types_create_type",
+    "POST",
+    "types",
+    entity="volume_type",
+    right=Right.VOLUME_TYPES,
+    refusals=(409,),
+)
+async def create_type(context: CinderContext, body: CreateType) -> OneType:
+    """Create a volume type."""
+    if body.name == DEFAULT.name:
+        raise InvalidRequest(f"Volume Type {DEFAULT.name} already exists.")
+    made = await context.services.types.create(body.name, body.extra_specs or {}, body.description)
+    return {"volume_type": _shown(made, context)}
+
+
+@operation(
+    "types_change_type",
+    "PUT",
+    "types/<number>",
+    entity="volume_type",
+    right=Right.VOLUME_TYPES,
+    refusals=(409,),
+)
+async def change_type(context: CinderContext, number: int, body: ChangeType) -> OneType:
+    """Change a type's name or description."""
+    if not body.values:
+        raise InvalidRequest("Specify volume type name, description, is_public or a combination.")
+    changed = await context.services.types.change(_changeable(number, "changed"), body.values)
+    return {"volume_type": _shown(changed, context)}
+
+
+@operation("types_delete_type", "DELETE", "types/<number>", status=202, right=Right.VOLUME_TYPES)
+async def delete_type(context: CinderContext, number: int) -> None:
+    """Delete a volume type; existing volumes of the type do not change."""
+    await context.services.types.delete(_changeable(number, "deleted"))
+
+
+@operation("types_list_specs", "GET", "types/<number>/extra_specs", right=Right.VOLUME_TYPES)
+async def list_specs(context: CinderContext, number: int) -> SpecsShown:
+    """Show a type's extra specs."""
+    return {"extra_specs": dict((await _find(context, number)).extra_specs)}
+
+
+@operation(
+    "types_add_specs",
+    "POST",
+    "types/<number>/extra_specs",
+    entity="extra_specs",
+    right=Right.VOLUME_TYPES,
+)
+async def add_specs(context: CinderContext, number: int, body: Specs) -> SpecsShown:
+    """Set extra specs of a type; other specs stay."""
+    await context.services.types.update(_changeable(number, "changed"), body.root)
+    return {"extra_specs": body.root}
+
+
+@operation("types_show_spec", "GET", "types/<number>/extra_specs/<key>", right=Right.VOLUME_TYPES)
+async def show_spec(context: CinderContext, number: int, key: str) -> dict[str, str]:
+    """Show one of a type's extra specs."""
+    specs = (await _find(context, number)).extra_specs
+    if key not in specs:
+        raise NotFound
+    return {key: specs[key]}
+
+
+@operation("types_set_spec", "PUT", "types/<number>/extra_specs/<key>", right=Right.VOLUME_TYPES)
+async def set_spec(context: CinderContext, number: int, key: str, body: Specs) -> dict[str, str]:
+    """Set one of a type's extra specs."""
+    if list(body.root) != [key]:
+        raise InvalidRequest("Request body and URI mismatch")
+    await context.services.types.update(_changeable(number, "changed"), body.root)
+    return body.root
+
+
+@operation(
+    "types_delete_spec",
+    "DELETE",
+    "types/<number>/extra_specs/<key>",
+    status=202,
+    right=Right.VOLUME_TYPES,
+)
+async def delete_spec(context: CinderContext, number: int, key: str) -> None:
+    """Delete one of a type's extra specs."""
+    await context.services.types.forget(_changeable(number, "changed"), key)
+
+
+OPERATIONS = (
+    list_types,
+    show_default,
+    show_type,
+    create_type,
+    change_type,
+    delete_type,
+    list_specs,
+    add_specs,
+    show_spec,
+    set_spec,
+    delete_spec,
+)

@@ -1,0 +1,215 @@
+"""Operations of volumes (docs/block-storage.md)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, NotRequired
+
+from typing_extensions import TypedDict
+
+from bootvol.api.cinder import views
+from bootvol.api.cinder.bodies import ChangeVolume, CreateVolume
+from bootvol.api.cinder.context import CinderContext
+from bootvol.api.cinder.default_type import DEFAULT
+from bootvol.api.cinder.lists import Listing, flag, has_items
+from bootvol.api.filters import number, text
+from bootvol.api.operations import operation
+from bootvol.api.paging import Link
+from bootvol.errors import InvalidRequest, VolumeNotFound, VolumeTypeNotFound
+from bootvol.model import NewVolume, Volume
+from bootvol.policy import Right
+
+
+class VolumesBrief(TypedDict):
+    volumes: list[views.VolumeBrief]
+    volumes_links: NotRequired[list[Link]]
+
+
+class Volumes(TypedDict):
+    volumes: list[views.VolumeShown]
+    volumes_links: NotRequired[list[Link]]
+
+
+class OneVolume(TypedDict):
+    volume: views.VolumeShown
+
+
+class SummaryShown(TypedDict):
+    """The number and the GiB of all volumes."""
+
+    total_count: int
+    total_size: int
+    metadata: NotRequired[dict[str, list[str]]]
+
+
+Summary = TypedDict("Summary", {"volume-summary": SummaryShown})
+
+
+def _bootable(each: Volume, value: str) -> bool:
+    return (each.image_id is not None) == flag(value, "bootable")
+
+
+_LISTING: Final = Listing[Volume](
+    key=lambda each: each.uuid,
+    missing=VolumeNotFound,
+    filters={
+        "name": lambda each, value: each.display_name == value,
+        "status": lambda each, value: each.status == value,
+        "metadata": lambda each, value: has_items(each.metadata, value),
+        "bootable": _bootable,
+        "availability_zone": lambda each, value: each.availability_zone == value,
+        "size": lambda each, value: each.size_gib == number(value, "size"),
+        # No volume has a group, or is on its way to another backend.
+        "group_id": lambda each, value: False,
+        "migration_status": lambda each, value: value in ("", "None"),
+        "user_id": lambda each, value: each.user == value,
+    },
+    sorted_by={
+        "id": lambda each: each.id,
+        "created_at": lambda each: each.created_at,
+        "updated_at": lambda each: each.updated_at,
+        "status": lambda each: str(each.status),
+        "size": lambda each: each.size_gib,
+        "name": lambda each: each.display_name,
+        "display_name": lambda each: each.display_name,
+        "availability_zone": lambda each: each.availability_zone,
+        "bootable": lambda each: each.image_id is not None,
+    },
+)
+_QUERY: Final = (*_LISTING.query, "all_tenants", "project_id")
+
+
+@operation("volumes_list_volumes", "GET", "volumes", query=_QUERY, of_rows=True)
+async def list_volumes(context: CinderContext) -> VolumesBrief:
+    """List the project's volumes."""
+    page, links = _LISTING.select(context.request, await _found(context))
+    shown: VolumesBrief = {"volumes": [views.brief_volume(each, context) for each in page]}
+    if links:
+        shown["volumes_links"] = links
+    return shown
+
+
+@operation("volumes_list_details", "GET", "volumes/detail", query=_QUERY, of_rows=True)
+async def list_details(context: CinderContext) -> Volumes:
+    """List the project's volumes with their details."""
+    page, links = _LISTING.select(context.request, await _found(context))
+    shown: Volumes = {"volumes": [views.detailed_volume(each, context) for each in page]}
+    if links:
+        shown["volumes_links"] = links
+    return shown
+
+
+async def _found(context: CinderContext) -> Sequence[Volume]:
+    """Return the volumes of the caller's project, or of all projects.
+
+    Members may ask for all projects, and get their own, as in Cinder.
+    """
+    everywhere = text(context.request, b"all_tenants")
+    service, project = context.services.volumes, text(context.request, b"project_id")
+    if not context.may(Right.ALL_TENANTS) or not flag(everywhere or "false", "all_tenants"):
+        found = await service.listed(context.caller)
+    else:
+        found = await service.listed_everywhere()
+    return found if project is None else [each for each in found if each.tenant == project]
+
+
+@operation("volumes_summarize_volumes", "GET", "volumes/summary", query=_QUERY, of_rows=True)
+async def summarize_volumes(context: CinderContext) -> Summary:
+    """Count the project's volumes and their GiB."""
+    found = await _found(context)
+    shown: SummaryShown = {
+        "total_count": len(found),
+        "total_size": sum(each.size_gib for each in found),
+    }
+    if context.has(36):
+        values: dict[str, set[str]] = defaultdict(set)
+        for each in found:
+            for key, value in each.metadata.items():
+                values[key].add(value)
+        shown["metadata"] = {key: sorted(each) for key, each in values.items()}
+    return {"volume-summary": shown}
+
+
+@operation(
+    "volumes_create_volume",
+    "POST",
+    "volumes",
+    status=202,
+    entity="volume",
+    refusals=(413, 503),
+)
+async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume:
+    """Create a volume: blank, from a snapshot, or bootable from an image."""
+    if body.snapshot_id is not None and body.image is not None:
+        raise InvalidRequest(
+            "Invalid input received: May specify only one of backup, imageRef, snapshot, source"
+            " volume"
+        )
+    snapshot = body.snapshot_id
+    wanted = NewVolume(
+        size_gib=body.size,
+        image_ref=body.image,
+        snapshot_id=None if snapshot is None else await context.row("snapshots", snapshot),
+        volume_type=await _type_name(context, body.volume_type),
+        display_name=body.name,
+        display_description=body.description,
+        availability_zone=body.availability_zone,
+        metadata=body.metadata or {},
+    )
+    made = await context.services.volumes.create(context.caller, wanted)
+    return {"volume": views.volume(made, context)}
+
+
+async def _type_name(context: CinderContext, named: str | None) -> str | None:
+    """Return the name of a type that a client names by its id or its name; None for no type."""
+    if named is None or named in (DEFAULT.name, DEFAULT.uuid):
+        return None
+    try:
+        return (await context.services.types.of_uuid(named)).name
+    except VolumeTypeNotFound:
+        return named
+
+
+@operation("volumes_show_volume", "GET", "volumes/<volume_id>", of_rows=True)
+async def show_volume(context: CinderContext, volume_id: int) -> OneVolume:
+    """Show a volume."""
+    found = await context.services.volumes.get(context.caller, volume_id)
+    return {"volume": views.detailed_volume(found, context)}
+
+
+@operation("volumes_change_volume", "PUT", "volumes/<volume_id>", entity="volume")
+async def change_volume(context: CinderContext, volume_id: int, body: ChangeVolume) -> OneVolume:
+    """Change a volume's name or description, or replace its metadata."""
+    changed = await context.services.volumes.change(context.caller, volume_id, body.values)
+    return {"volume": views.volume(changed, context)}
+
+
+@operation(
+    "volumes_delete_volume",
+    "DELETE",
+    "volumes/<volume_id>",
+    status=202,
+    query=("cascade", "force"),
+)
+async def delete_volume(context: CinderContext, volume_id: int) -> None:
+    """Delete a volume; the answer does not wait for the deletion.
+
+    Snapshots are copies or clones here, and outlive their volume.
+    """
+    for name in ("cascade", "force"):
+        given = text(context.request, name.encode("ascii"))
+        if given is not None and flag(given, name):
+            raise InvalidRequest(f"Invalid input received: {name} is not supported here")
+    await context.services.volumes.delete(context.caller, volume_id)
+
+
+OPERATIONS = (
+    list_volumes,
+    list_details,
+    summarize_volumes,
+    create_volume,
+    show_volume,
+    change_volume,
+    delete_volume,
+)

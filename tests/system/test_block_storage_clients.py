@@ -1,0 +1,155 @@
+"""Clients of the Block Storage API from PyPI: the commands of docs/block-storage.md, and more."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+
+from bootvol.api.cinder.dialect import CINDER
+from bootvol.api.operations import Operation
+from bootvol.testing.backends import noise
+from tests.people import PASSWORD, PEOPLE
+from tests.processes import Process, process
+from tests.system.test_clients import ROOT, V3
+from tests.waiting import LIMIT, block_until
+
+
+@attrs.frozen
+class OpenStack:
+    """The command ``openstack`` of a user of a daemon."""
+
+    daemon: Process
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        told = {name: value.format(url=self.daemon.url) for name, value in V3.items()}
+        return subprocess.run(
+            [ROOT / ".venv-clients/bin/openstack", *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.daemon.folder),
+                "LC_ALL": "C.UTF-8",
+                "OS_USERNAME": "ann",
+                "OS_PASSWORD": PASSWORD,
+                **told,
+            },
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+
+    def __call__(self, *arguments: str) -> None:
+        """Run a command without a result."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+
+    def json(self, *arguments: str) -> Any:
+        """Return the result of a command."""
+        done = self.run(*arguments, "-f", "json")
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return json.loads(done.stdout)
+
+    def available(self, kind: tuple[str, ...], name: str) -> Any:
+        """Wait until a volume or snapshot is available; return the object."""
+        return block_until(
+            lambda: self.json(*kind, "show", name), lambda found: found["status"] == "available"
+        )
+
+    def gone(self, kind: tuple[str, ...], name: str) -> None:
+        """Wait until a volume or snapshot is gone."""
+        block_until(
+            lambda: (
+                [each["Name"] for each in self.json(*kind, "list") if each["Name"] == name] == []
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def openstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStack]:
+    """The client of a daemon with log-ins and an image."""
+    folder = tmp_path_factory.mktemp("daemon")
+    (folder / "images").mkdir()
+    (folder / "images" / "disk").write_bytes(noise(1000))
+    with process(folder, identity=PEOPLE) as daemon:
+        yield OpenStack(daemon)
+
+
+VOLUME = ("volume",)
+SNAPSHOT = ("volume", "snapshot")
+
+
+def test_a_volume_of_an_image_has_a_life(openstack: OpenStack) -> None:
+    made = openstack.json(
+        "volume", "create", "--image", "disk", "--size", "1", "--description", "d",
+        "--property", "k=v", "root",
+    )  # fmt: skip
+    assert (made["size"], made["type"]) == (1, "__DEFAULT__")
+    shown = openstack.available(VOLUME, "root")
+    assert (shown["id"], shown["properties"]) == (made["id"], {"k": "v"})
+    assert shown["volume_image_metadata"]["image_id"] == "disk"
+    openstack("volume", "set", "--name", "renamed", "--property", "a=b", "root")
+    openstack("volume", "unset", "--property", "k", "renamed")
+    shown = openstack.json("volume", "show", made["id"])
+    assert (shown["name"], shown["properties"]) == ("renamed", {"a": "b"})
+    openstack("volume", "snapshot", "create", "--volume", "renamed", "--property", "s=1", "before")
+    snapshot = openstack.available(SNAPSHOT, "before")
+    assert (snapshot["volume_id"], snapshot["properties"]) == (made["id"], {"s": "1"})
+    openstack("volume", "create", "--snapshot", "before", "copy")
+    copy = openstack.available(VOLUME, "copy")
+    assert (copy["snapshot_id"], copy["size"]) == (snapshot["id"], 1)
+    listed = openstack.json("volume", "list", "--property", "a=b")
+    assert [each["Name"] for each in listed] == ["renamed"]
+    summary = openstack.json("volume", "summary")
+    assert (summary["Total Count"], summary["Total Size"]) == (2, 2)
+    openstack("volume", "snapshot", "set", "--name", "after", "before")
+    openstack("volume", "snapshot", "delete", "after")
+    openstack.gone(SNAPSHOT, "after")
+    openstack("volume", "delete", "copy", "renamed")
+    openstack.gone(VOLUME, "renamed")
+    assert openstack.json("volume", "list") == []
+
+
+def test_types_and_quotas_are_an_admins(openstack: OpenStack) -> None:
+    openstack("volume", "type", "create", "--description", "d", "--property", "k=v", "fast")
+    assert openstack.json("volume", "type", "show", "fast")["properties"] == {"k": "v"}
+    openstack("volume", "type", "set", "--property", "a=b", "--name", "faster", "fast")
+    openstack("volume", "type", "unset", "--property", "k", "faster")
+    assert openstack.json("volume", "type", "show", "faster")["properties"] == {"a": "b"}
+    openstack("volume", "create", "--type", "faster", "--size", "1", "typed")
+    assert openstack.available(VOLUME, "typed")["type"] == "faster"
+    openstack("volume", "delete", "typed")
+    openstack("volume", "type", "delete", "faster")
+    names = [each["Name"] for each in openstack.json("volume", "type", "list")]
+    assert names == ["__DEFAULT__"]
+    zones = openstack.json("availability", "zone", "list", "--volume")
+    assert zones == [{"Zone Name": "nova", "Zone Status": "available"}]
+
+
+def test_a_refusal_says_why(openstack: OpenStack) -> None:
+    for arguments, words in (
+        (("volume", "show", "nosuch"), "No Volume found for nosuch"),
+        (("volume", "create", "--size", "1", "--type", "nosuch", "v"), "nosuch"),
+        (("volume", "create", "--image", "nosuch", "--size", "1", "v"), "nosuch"),
+    ):
+        done = openstack.run(*arguments)
+        assert done.returncode != 0
+        assert words in done.stderr + done.stdout
+
+
+def test_the_document_lists_the_served_calls() -> None:
+    table = (ROOT / "docs" / "block-storage.md").read_text().partition("## Calls")[2]
+    told = re.findall("`(?:GET|POST|PUT|DELETE) ([^`]+)`", table)
+    served = {
+        re.sub("<[a-z_]+>", "{}", path)
+        for each in CINDER.declared
+        if isinstance(each, Operation)
+        for path in each.paths
+    }
+    assert {re.sub("{[a-z]+}", "{}", path) for path in told} == served - {""}
