@@ -95,6 +95,17 @@ def changes_the_flags_of_a_file() -> bool:
     )
 
 
+def asks_btrfs_for_volumes() -> bool:
+    # BTRFS_IOC_SUBVOL_CREATE. Other file systems do not know the request.
+    try:
+        fcntl.ioctl(held()[0], 0x5000940E, bytearray(4096))
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def raises_its_limits() -> bool:
     resource.setrlimit(resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
     return True

@@ -39,6 +39,9 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 #: Requests for the same, and for other attributes of a file: FS_IOC_RESVSP, FS_IOC_RESVSP64,
 #: FS_IOC_ZERO_RANGE (linux/falloc.h), FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR (linux/fs.h).
 _RESERVING: Final = (0x40305828, 0x4030582A, 0x40305839, 0x40086602, 0x401C5820)
+#: The kind of all requests of btrfs, in the second byte: new subvolumes, which no limit counts, or
+#: the writing of all data of the file system.
+_KIND, _BTRFS = 0xFF00, 0x9400
 #: The families by the words of :class:`bootvol.jail.Sockets`, and the last family that the filter
 #: refuses by its number.
 FAMILIES: Final = {
@@ -199,6 +202,7 @@ def restrict_calls(families: tuple[int, ...], *, aio: bool) -> None:
     calls.refuse("fallocate", reserving, error=errno.EOPNOTSUPP)
     for request in (*_TYPING, *_OWNING_SOCKETS, *_RESERVING):
         calls.refuse("ioctl", (1, _MASKED_EQ, _INT, request))
+    calls.refuse("ioctl", (1, _MASKED_EQ, _KIND, _BTRFS))
     for request in _OWNING:
         calls.refuse("fcntl", (1, _MASKED_EQ, _INT, request))
     for family in set(range(_LAST + 1)) - set(families):
