@@ -30,6 +30,8 @@ class Right(StrEnum):
     QUOTAS = "quotas"
     #: List the volumes of all tenants.
     ALL_TENANTS = "all_tenants"
+    #: Delete volumes by force, as Cinder's clients say; here in the caller's tenant only.
+    FORCE = "force"
     #: List the cached images (golden volumes) of all tenants.
     GOLDEN_VOLUMES = "golden_volumes"
     #: Read and revoke any user's tokens, if bootvol itself issues them.
@@ -53,6 +55,7 @@ class Policy(Options):
     volume_types: _Roles = Field(default=_OPERATORS)
     quotas: _Roles = Field(default=_OPERATORS)
     all_tenants: _Roles = Field(default=_OPERATORS)
+    force: _Roles = Field(default=_OPERATORS)
     golden_volumes: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)
 

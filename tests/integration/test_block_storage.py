@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,50 @@ async def test_paths_need_no_project(daemon: Running) -> None:
     assert answer.json["volume"]["name"] == "root"
     zones = await daemon.request("GET", "/volume/v3/os-availability-zone", None, "ann")
     assert zones.json["availabilityZoneInfo"][0]["zoneName"] == volume["availability_zone"]
+
+
+@ensureDeferred
+async def test_owners_say_what_boots(daemon: Running) -> None:
+    volume = await made(daemon, imageRef="disk")
+    facts = volume["volume_image_metadata"]
+    assert facts == {"image_id": "disk", "image_name": "disk", "min_disk": "0", "size": "1000"}
+    path = f"volumes/{volume['id']}/action"
+
+    async def act(name: str, given: object = None) -> Answer:
+        return await call(daemon, "POST", path, {name: given})
+
+    put = await act("os-set_image_metadata", {"metadata": {"os_distro": "debian"}})
+    assert (put.status, put.json["metadata"]) == (200, {**facts, "os_distro": "debian"})
+    assert (await act("os-unset_image_metadata", {"key": "os_distro"})).status == 200
+    assert (await act("os-unset_image_metadata", {"key": "os_distro"})).status == 404
+    assert (await act("os-show_image_metadata")).json == {"metadata": facts}
+    answer = await act("os-set_bootable", {"bootable": "False"})
+    assert (answer.status, answer.body) == (200, b"")
+    shown = (await call(daemon, "GET", f"volumes/{volume['id']}")).json["volume"]
+    assert (shown["bootable"], shown["status"]) == ("false", "available")
+    unknown = (await act("os-nosuch")).json["badRequest"]["message"]
+    assert unknown.startswith("There is no such action: os-nosuch.")
+    for body in ({}, {"os-set_bootable": {"bootable": True}, "os-force_delete": None}):
+        refused = await call(daemon, "POST", path, body)
+        assert refused.json["badRequest"]["message"] == "Malformed request body"
+    assert (await act("os-set_bootable", {"bootable": "x"})).status == 400
+    assert (await act("os-force_delete")).status == 403
+    assert (await call(daemon, "POST", path, {"os-force_delete": {}}, token="root")).status == 202
+
+
+@ensureDeferred
+async def test_a_deletion_may_take_the_snapshots_along(daemon: Running) -> None:
+    volume = await made(daemon)
+    paths = []
+    for _ in range(2):
+        body = {"snapshot": {"volume_id": volume["id"]}}
+        snapshot = (await call(daemon, "POST", "snapshots", body)).json["snapshot"]
+        paths.append(f"snapshots/{snapshot['id']}")
+        await settled(daemon, paths[-1], "snapshot")
+    path = f"volumes/{volume['id']}"
+    assert (await call(daemon, "DELETE", f"{path}?cascade=zz")).status == 400
+    assert (await call(daemon, "DELETE", f"{path}?force=True")).status == 403
+    assert (await call(daemon, "DELETE", f"{path}?cascade=True")).status == 202
+    for each in (path, *paths):
+        await until(partial(call, daemon, "GET", each), lambda found: found.status == 404)
+    assert [each.name for each in daemon.volumes.iterdir() if not each.name.startswith(".")] == []

@@ -174,6 +174,8 @@ PUT    /volume/v3/{tenant}/volumes/none/metadata/k     401 401 400 403 403 404 4
 PUT    /volume/v3/volumes/none/metadata/k              401 401 404 403 403 404 404
 DELETE /volume/v3/{tenant}/volumes/none/metadata/k     401 401 400 403 403 404 404
 DELETE /volume/v3/volumes/none/metadata/k              401 401 404 403 403 404 404
+POST   /volume/v3/{tenant}/volumes/none/action         401 401 400 403 403 404 404
+POST   /volume/v3/volumes/none/action                  401 401 404 403 403 404 404
 GET    /volume/v3/{tenant}/snapshots                   401 401 400 403 200 200 200
 GET    /volume/v3/snapshots                            401 401 200 403 200 200 200
 GET    /volume/v3/{tenant}/snapshots/detail            401 401 400 403 200 200 200

@@ -108,10 +108,21 @@ def test_a_volume_of_an_image_has_a_life(openstack: OpenStack) -> None:
     assert [each["Name"] for each in listed] == ["renamed"]
     summary = openstack.json("volume", "summary")
     assert (summary["Total Count"], summary["Total Size"]) == (2, 2)
+    assert (copy["bootable"], copy["volume_image_metadata"]["image_id"]) == (True, "disk")
+    openstack("volume", "set", "--non-bootable", "--image-property", "os_distro=debian", "copy")
+    openstack("volume", "unset", "--image-property", "image_name", "copy")
+    copy = openstack.json("volume", "show", "copy")
+    facts = copy["volume_image_metadata"]
+    assert (copy["bootable"], facts["os_distro"]) == (False, "debian")
+    assert "image_name" not in facts
     openstack("volume", "snapshot", "set", "--name", "after", "before")
     openstack("volume", "snapshot", "delete", "after")
     openstack.gone(SNAPSHOT, "after")
-    openstack("volume", "delete", "copy", "renamed")
+    openstack("volume", "snapshot", "create", "--volume", "copy", "with")
+    openstack.available(SNAPSHOT, "with")
+    openstack("volume", "delete", "--purge", "copy")
+    openstack.gone(SNAPSHOT, "with")
+    openstack("volume", "delete", "--force", "renamed")
     openstack.gone(VOLUME, "renamed")
     assert openstack.json("volume", "list") == []
 

@@ -36,6 +36,7 @@ from bootvol.store import (
     snapshots,
     states,
     stores,
+    volume_types,
     volumes,
     work_queue,
 )
@@ -235,6 +236,35 @@ def test_volumes_from_before_are_of_all_hosts(url: URL) -> None:
         finished = [states.is_finished(db, Kind.VOLUME, number) for number in range(5)]
         assert finished == [True, True, False, False, False]
         assert stores.remembered(db, "any") == {"b": Store("", "one")}
+    database._engine.dispose()
+
+
+def test_volumes_of_images_from_before_are_bootable(url: URL) -> None:
+    loop: Any = reactor
+    database = Database(url, loop)
+    database.upgrade("0016")
+    volume = (
+        'INSERT INTO volumes (id, name, tenant, "user", size_gib, status, created_at,'
+        " availability_zone, backend, metadata, uuid, image_id) VALUES ({0}, 'v{0}', 't', 'u', 1,"
+        " 'available', '2026-01-01 00:00:00', 'nova', 'b', '{{}}', '{0}', {1})"
+    )
+    snapshot = (
+        'INSERT INTO snapshots (id, name, tenant, "user", volume_id, volume_uuid, size_gib, status,'
+        " created_at, backend, uuid) VALUES ({0}, 's{0}', 't', 'u', {0}, '{0}', 1, 'available',"
+        " '2026-01-01 00:00:00', 'b', '{0}')"
+    )
+    with database._engine.begin() as db:
+        for number, image in ((1, "'disk'"), (2, "NULL")):
+            db.execute(text(volume.format(number, image)))
+            db.execute(text(snapshot.format(number)))
+        db.execute(text("INSERT INTO volume_types (name, extra_specs) VALUES ('fast', '{}')"))
+    database.upgrade()
+    with database._engine.begin() as db:
+        for found in (volumes.listed(db, "t"), snapshots.listed(db, "t")):
+            assert [each.bootable for each in found] == [True, False]
+            assert [each.image_metadata for each in found] == [{"image_id": "disk"}, {}]
+        (kind,) = volume_types.listed(db)
+        assert volume_types.of_uuid(db, str(UUID(kind.uuid))) == kind
     database._engine.dispose()
 
 

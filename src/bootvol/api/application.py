@@ -89,6 +89,8 @@ class Application(Generic[ContextT]):
         operation, cache_key = incoming.operation, self._dialect.cache_key
         if not operation.of_rows or cache_key is None or self._answers is None:
             body = await self._handle(incoming, context)
+            if isinstance(body, Reply):
+                return body
             bare = body is None and operation.empty is not None
             return Reply(body, operation.empty if bare and operation.empty else operation.status)
         key = (

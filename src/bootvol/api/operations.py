@@ -21,6 +21,7 @@ import attrs
 from pydantic import BaseModel
 from twisted.internet.defer import Deferred
 
+from bootvol.api.http import Reply
 from bootvol.jsons import JsonObject
 from bootvol.policy import Right
 
@@ -70,8 +71,13 @@ class Declared:
 
     @property
     def reply(self) -> Any:
-        """The type of the reply's body; ``NoneType`` if the body is empty."""
+        """The type of the reply's body; ``NoneType`` if the body is empty.
+
+        A handler that chooses the status of its reply returns a :class:`Reply`, with any object.
+        """
         returned = self.hints["return"]
+        if returned is Reply:
+            return JsonObject
         kinds = [kind for kind in get_args(returned) if kind is not NoneType]
         return kinds[0] if len(kinds) == 1 and NoneType in get_args(returned) else returned
 

@@ -54,8 +54,7 @@ class Volume:
 
     :ivar name: the volume's name on its backend, never used again.  An id would not do: a new
         database starts its ids anew.
-    :ivar image_id: the image that the volume was created from.  A volume is bootable if and only if
-        this field is set.
+    :ivar image_id: the image that the volume was created from.
     :ivar snapshot_id: the snapshot that the volume was made from.  The snapshot may be deleted by
         now.
     :ivar volume_type: name of the volume's type.  The type may be deleted by now.
@@ -65,6 +64,8 @@ class Volume:
     :ivar updated_at: time of the last change by a caller or of the status; None without a change.
     :ivar request_id: id of the request that created the volume; empty if unknown.
     :ivar host: the host whose daemons alone reach the volume; empty if every host's daemons do.
+    :ivar bootable: whether a server can boot from the volume, according to the owner.
+    :ivar image_metadata: the known facts about the image of the volume's data.
     """
 
     id: int
@@ -89,6 +90,8 @@ class Volume:
     request_id: str = ""
     host: str = ""
     updated_at: datetime | None = None
+    bootable: bool = False
+    image_metadata: Mapping[str, str] = attrs.Factory(dict)
 
     @property
     def size_bytes(self) -> int:
@@ -106,6 +109,8 @@ class Snapshot:
     :ivar volume_uuid: uuid of the original volume.
     :ivar request_id: id of the request that created the snapshot; empty if unknown.
     :ivar host: the host whose daemons alone reach the content; empty if every host's daemons do.
+    :ivar bootable: whether the original volume was bootable.
+    :ivar image_metadata: the known facts about the image of the original volume's data.
     :ivar updated_at: time of the last change by a caller or of the status; None without a change.
     """
 
@@ -127,6 +132,8 @@ class Snapshot:
     host: str = ""
     updated_at: datetime | None = None
     metadata: Mapping[str, str] = attrs.Factory(dict)
+    bootable: bool = False
+    image_metadata: Mapping[str, str] = attrs.Factory(dict)
 
     @property
     def size_bytes(self) -> int:

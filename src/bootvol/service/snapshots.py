@@ -80,6 +80,8 @@ class Snapshots:
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,
+            bootable=volume.bootable,
+            image_metadata=volume.image_metadata,
             request_id=caller.request_id,
         )
         return snapshot_rows.add(db, snapshot)

@@ -19,6 +19,7 @@ from bootvol.errors import (
     SnapshotBusy,
     VolumeBusy,
     VolumeNotFound,
+    without_query,
 )
 from bootvol.imaging.inspect import PLAIN, largest_container
 from bootvol.lifecycle import MAKING, MOVING, Event, IllegalTransition, Kind, Status
@@ -166,6 +167,8 @@ class Volumes:
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,
+            bootable=image is not None or (snapshot is not None and snapshot.bootable),
+            image_metadata=_image_metadata(image, snapshot),
             request_id=caller.request_id,
         )
         added = volume_rows.add(db, volume, image)
@@ -209,8 +212,8 @@ class Volumes:
     async def change(self, caller: Caller, volume_id: int, values: Mapping[str, Any]) -> Volume:
         """Change a volume in any status; return the volume.
 
-        :param values: new values of ``display_name``, ``display_description`` and ``metadata``,
-            which is replaced as a whole; other values stay.
+        :param values: new values of ``display_name``, ``display_description``, ``bootable`` and
+            ``metadata``, which is replaced as a whole; other values stay.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises QuotaExceeded: if the metadata has too many items.
         """
@@ -233,13 +236,13 @@ class Volumes:
         :raises QuotaExceeded: if the metadata has too many items.
         """
 
-        def write(db: Db) -> Volume:
-            items = edit(volume_rows.get(db, caller.tenant, volume_id, lock=True).metadata)
-            check_metadata(items)
-            volume_rows.change(db, volume_id, {"metadata": dict(items)})
-            return volume_rows.get(db, caller.tenant, volume_id)
+        return await self._database.write(_edit, caller.tenant, volume_id, "metadata", edit)
 
-        return await self._database.write(write)
+    async def change_image_metadata(
+        self, caller: Caller, volume_id: int, edit: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> Volume:
+        """Change the known facts about a volume's image, as :meth:`change_metadata`."""
+        return await self._database.write(_edit, caller.tenant, volume_id, "image_metadata", edit)
 
     async def error(self, caller: Caller, volume_id: int) -> ErrorReport | None:
         """Return why a volume failed, was not attached, or has to wait; None if all is well.
@@ -285,14 +288,18 @@ class Volumes:
             reason = self._images.missing(made_from.image.source)
         return reason
 
-    async def delete(self, caller: Caller, volume_id: int) -> None:
+    async def delete(self, caller: Caller, volume_id: int, *, snapshots: bool = False) -> None:
         """Request that a volume be removed, even while other work on it goes on.
 
+        :param snapshots: whether all snapshots of the volume go, too.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises VolumeBusy: if the volume's status does not allow a removal.
+        :raises SnapshotBusy: if a snapshot's status does not allow a removal. Then all stay.
         """
-        await self._database.write(_mark_deleted, caller.tenant, volume_id)
+        gone = await self._database.write(_mark_deleted, caller.tenant, volume_id, snapshots)
         self._work.stop_making(Kind.VOLUME, volume_id)
+        for snapshot_id in gone:
+            self._work.stop_making(Kind.SNAPSHOT, snapshot_id)
         self._work.wake()
 
     async def connection(self, caller: Caller, volume_id: int) -> ConnectionInfo:
@@ -316,7 +323,22 @@ def absence(db: Db, backends: Backends, data: Volume | Snapshot) -> ErrorReport 
     return None if daemons.runs_on(db, data.host) else HostAway(data.host).report()
 
 
-def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:
+def _edit(
+    db: Db,
+    tenant: str,
+    volume_id: int,
+    column: str,
+    edit: Callable[[Mapping[str, str]], Mapping[str, str]],
+) -> Volume:
+    """Change a column with texts by name; return the volume."""
+    items = edit(getattr(volume_rows.get(db, tenant, volume_id, lock=True), column))
+    check_metadata(items)
+    volume_rows.change(db, volume_id, {column: dict(items)})
+    return volume_rows.get(db, tenant, volume_id)
+
+
+def _mark_deleted(db: Db, tenant: str, volume_id: int, snapshots: bool) -> Sequence[int]:
+    """Mark a volume as deleted, and its snapshots if wanted; return the snapshots' ids."""
     volume_rows.get(db, tenant, volume_id, lock=True)
     if attachment_rows.is_promised(db, volume_id):
         raise VolumeBusy
@@ -324,6 +346,13 @@ def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:
         states.apply_event(db, Kind.VOLUME, volume_id, Event.DELETE)
     except IllegalTransition:
         raise VolumeBusy from None
+    gone = snapshot_rows.of_volume(db, tenant, volume_id) if snapshots else ()
+    for snapshot_id in gone:
+        try:
+            states.apply_event(db, Kind.SNAPSHOT, snapshot_id, Event.DELETE)
+        except IllegalTransition:
+            raise SnapshotBusy from None
+    return gone
 
 
 def _of_snapshot(snapshot: Snapshot, size_gib: int | None) -> int:
@@ -336,6 +365,20 @@ def _of_snapshot(snapshot: Snapshot, size_gib: int | None) -> int:
             f" snapshot's, {snapshot.size_gib}"
         )
     return size_gib or snapshot.size_gib
+
+
+def _image_metadata(image: Image | None, snapshot: Snapshot | None) -> Mapping[str, str]:
+    """Return the known facts about the image of a new volume's data."""
+    if image is None:
+        return {} if snapshot is None else snapshot.image_metadata
+    known = {
+        "image_id": without_query(image.id),
+        "image_name": image.name,
+        "disk_format": image.format,
+        "size": image.size_bytes,
+        "min_disk": image.min_disk_gib,
+    }
+    return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def _check_fits(image: Image, size_gib: int) -> None:

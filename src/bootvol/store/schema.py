@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0017"
+REVISION: Final = "0018"
 
 METADATA = MetaData(
     naming_convention={
@@ -55,6 +55,15 @@ def _life() -> list[Column[object]]:
 def _host() -> Column[str]:
     """Return the column for the host whose daemons alone reach the data; empty for every host."""
     return Column("host", CleanString(64), nullable=False, server_default="")
+
+
+def _boot() -> list[Column[object]]:
+    """Return the columns for what a server boots with: owners may change both."""
+    return [
+        Column("bootable", Boolean),
+        # What the image of the data was: texts by name.
+        Column("image_metadata", CleanJson),
+    ]
 
 
 def _finished() -> Column[bool]:
@@ -89,6 +98,7 @@ volumes = Table(
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson, nullable=False),
+    *_boot(),
     _finished(),
     *_life(),
     Index(None, "tenant", "id"),
@@ -117,6 +127,7 @@ snapshots = Table(
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson),
+    *_boot(),
     _finished(),
     *_life(),
     Index(None, "tenant", "id"),

@@ -19,6 +19,7 @@ def add(connection: Connection, snapshot: Snapshot) -> Snapshot:
     """Insert ``snapshot``, and ignore its id.  Return the snapshot with its new id."""
     values = attrs.asdict(snapshot, filter=attrs.filters.exclude("id", "error"), recurse=False)
     values["metadata"] = dict(snapshot.metadata)
+    values["image_metadata"] = dict(snapshot.image_metadata)
     return attrs.evolve(snapshot, id=states.add(connection, Kind.SNAPSHOT, values))
 
 
@@ -41,6 +42,16 @@ def listed(
     """Return a tenant's snapshots, ascending by id."""
     query = select(snapshots).where(snapshots.c.tenant == tenant).order_by(snapshots.c.id)
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def of_volume(connection: Connection, tenant: str, volume_id: int) -> Sequence[int]:
+    """Return the ids of a volume's snapshots, and lock them, except those that go already."""
+    query = select(snapshots.c.id).where(
+        snapshots.c.volume_id == volume_id,
+        snapshots.c.tenant == tenant,
+        snapshots.c.status != Status.DELETING,
+    )
+    return connection.execute(query.order_by(snapshots.c.id).with_for_update()).scalars().all()
 
 
 def change(connection: Connection, snapshot_id: int, values: Mapping[str, object]) -> None:
@@ -85,5 +96,7 @@ def of_row(row: Row[object]) -> Snapshot:
         request_id=row.request_id or "",
         host=row.host,
         updated_at=row.updated_at,
+        bootable=bool(row.bootable),
+        image_metadata=row.image_metadata or {},
         metadata=row.metadata or {},
     )

@@ -28,6 +28,7 @@ def add(connection: Connection, volume: Volume, image: Image | None = None) -> V
         volume, filter=attrs.filters.exclude("id", "error", "attachments"), recurse=False
     )
     values["metadata"] = dict(volume.metadata)
+    values["image_metadata"] = dict(volume.image_metadata)
     return attrs.evolve(volume, id=states.add(connection, Kind.VOLUME, values, image))
 
 
@@ -137,6 +138,8 @@ def of_row(row: Row[object]) -> Volume:
         request_id=row.request_id or "",
         host=row.host,
         updated_at=row.updated_at,
+        bootable=bool(row.bootable),
+        image_metadata=row.image_metadata or {},
     )
 
 

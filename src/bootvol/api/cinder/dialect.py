@@ -9,6 +9,7 @@ from bootvol.api.admission import Callers, segments_filled
 from bootvol.api.application import Application
 from bootvol.api.cache import Answers
 from bootvol.api.cinder import (
+    actions,
     metadata,
     quotas,
     snapshots,
@@ -54,6 +55,7 @@ CINDER: Final = Dialect[CinderContext](
         "openapi": (show_description,),
         "versions": versions.OPERATIONS,
         "volumes": volumes.OPERATIONS,
+        "actions": actions.OPERATIONS,
         "snapshots": snapshots.OPERATIONS,
         "metadata": metadata.OPERATIONS,
         "types": volume_types.OPERATIONS,

@@ -134,15 +134,15 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
         "metadata": dict(value.metadata),
         "links": context.links("volumes", value.uuid),
         "user_id": value.user,
-        "bootable": "true" if value.image_id is not None else "false",
+        "bootable": "true" if value.bootable else "false",
         "encrypted": False,
         "multiattach": False,
         "replication_status": None,
         "consistencygroup_id": None,
         "attachments": _attachments(value, context),
     }
-    if value.image_id is not None:
-        shown["volume_image_metadata"] = {"image_id": value.image_id}
+    if value.image_metadata:
+        shown["volume_image_metadata"] = dict(value.image_metadata)
     if context.has(13):
         shown["group_id"] = None
     if context.sees_places:

@@ -47,7 +47,7 @@ Summary = TypedDict("Summary", {"volume-summary": SummaryShown})
 
 
 def _bootable(each: Volume, value: str) -> bool:
-    return (each.image_id is not None) == flag(value, "bootable")
+    return each.bootable == flag(value, "bootable")
 
 
 _LISTING: Final = Listing[Volume](
@@ -74,7 +74,7 @@ _LISTING: Final = Listing[Volume](
         "name": lambda each: each.display_name,
         "display_name": lambda each: each.display_name,
         "availability_zone": lambda each: each.availability_zone,
-        "bootable": lambda each: each.image_id is not None,
+        "bootable": lambda each: each.bootable,
     },
 )
 _QUERY: Final = (*_LISTING.query, "all_tenants", "project_id")
@@ -195,13 +195,13 @@ async def change_volume(context: CinderContext, volume_id: int, body: ChangeVolu
 async def delete_volume(context: CinderContext, volume_id: int) -> None:
     """Delete a volume; the answer does not wait for the deletion.
 
-    Snapshots are copies or clones here, and outlive their volume.
+    Snapshots outlive their volume, unless ``cascade`` is true.
     """
-    for name in ("cascade", "force"):
-        given = text(context.request, name.encode("ascii"))
-        if given is not None and flag(given, name):
-            raise InvalidRequest(f"Invalid input received: {name} is not supported here")
-    await context.services.volumes.delete(context.caller, volume_id)
+    cascade = flag(text(context.request, b"cascade") or "false", "cascade")
+    # Each status that allows a forced deletion allows any other here, too.
+    if flag(text(context.request, b"force") or "false", "force"):
+        context.policy.check(context.caller.roles, Right.FORCE)
+    await context.services.volumes.delete(context.caller, volume_id, snapshots=cascade)
 
 
 OPERATIONS = (

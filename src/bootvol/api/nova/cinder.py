@@ -310,7 +310,7 @@ def _volume(value: Volume, base: BaseUri) -> CinderVolumeShown:
             for each in value.attachments
         ],
         "metadata": dict(value.metadata),
-        "bootable": "true" if value.image_id is not None else "false",
+        "bootable": "true" if value.bootable else "false",
         "encrypted": False,
         "multiattach": "false",
     }

@@ -1,0 +1,135 @@
+"""Actions on volumes: one key in the body names the action (docs/block-storage.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import attrs
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from bootvol.api.bodies import BODY, read_part
+from bootvol.api.cinder.bodies import Flag, Metadata
+from bootvol.api.cinder.context import CinderContext
+from bootvol.api.http import Reply
+from bootvol.api.operations import operation
+from bootvol.errors import InvalidRequest, MetadataNotFound
+from bootvol.policy import Right
+
+
+class Named(RootModel[dict[str, object]]):
+    """The name of an action, with its parameters."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Nothing(BaseModel):
+    """An action without parameters."""
+
+    model_config = BODY
+
+
+class SetBootable(BaseModel):
+    """The parameters of ``os-set_bootable``."""
+
+    model_config = BODY
+
+    bootable: Flag
+
+
+class SetImageMetadata(BaseModel):
+    """The parameters of ``os-set_image_metadata``."""
+
+    model_config = BODY
+
+    metadata: Metadata
+
+
+class UnsetImageMetadata(BaseModel):
+    """The parameters of ``os-unset_image_metadata``."""
+
+    model_config = BODY
+
+    key: str
+
+
+@attrs.frozen
+class Action:
+    """An action.
+
+    :ivar model: the parameters.
+    :ivar act: acts; takes the context, the volume's number, and the parameters.
+    :ivar right: the right that the action needs, in addition to the right to write; or None.
+    """
+
+    name: str
+    model: type[BaseModel]
+    act: Callable[..., Awaitable[Reply]]
+    right: Right | None = None
+
+
+async def _set_bootable(context: CinderContext, number: int, body: SetBootable) -> Reply:
+    await context.services.volumes.change(context.caller, number, {"bootable": body.bootable})
+    return Reply()
+
+
+async def _set_image_metadata(context: CinderContext, number: int, body: SetImageMetadata) -> Reply:
+    changed = await context.services.volumes.change_image_metadata(
+        context.caller, number, lambda items: {**items, **body.metadata}
+    )
+    return Reply({"metadata": dict(changed.image_metadata)})
+
+
+async def _show_image_metadata(context: CinderContext, number: int, _: Nothing) -> Reply:
+    found = await context.services.volumes.get(context.caller, number)
+    return Reply({"metadata": dict(found.image_metadata)})
+
+
+async def _unset_image_metadata(
+    context: CinderContext, number: int, body: UnsetImageMetadata
+) -> Reply:
+    def without(items: Mapping[str, str]) -> Mapping[str, str]:
+        if body.key not in items:
+            raise MetadataNotFound
+        return {name: value for name, value in items.items() if name != body.key}
+
+    await context.services.volumes.change_image_metadata(context.caller, number, without)
+    return Reply()
+
+
+async def _force_delete(context: CinderContext, number: int, _: Nothing) -> Reply:
+    await context.services.volumes.delete(context.caller, number)
+    return Reply(status=202)
+
+
+_ACTIONS: Final = {
+    each.name: each
+    for each in (
+        Action("os-set_bootable", SetBootable, _set_bootable),
+        Action("os-set_image_metadata", SetImageMetadata, _set_image_metadata),
+        Action("os-show_image_metadata", Nothing, _show_image_metadata),
+        Action("os-unset_image_metadata", UnsetImageMetadata, _unset_image_metadata),
+        Action("os-force_delete", Nothing, _force_delete, Right.FORCE),
+    )
+}
+
+
+@operation("volumes_act", "POST", "volumes/<number>/action", empty=202)
+async def act(context: CinderContext, number: int, body: Named) -> Reply:
+    """Do what the name in the body says."""
+    if len(body.root) != 1:
+        raise InvalidRequest("Malformed request body")
+    ((name, given),) = body.root.items()
+    action = _ACTIONS.get(name)
+    if action is None:
+        raise InvalidRequest(
+            f"There is no such action: {name[:255]}. Verify the request body and Content-Type"
+            " header and try again."
+        )
+    if action.right is not None:
+        context.policy.check(context.caller.roles, action.right)
+    parameters = read_part({} if given is None else given, action.model)
+    return await action.act(context, number, parameters)
+
+
+OPERATIONS = (act,)
