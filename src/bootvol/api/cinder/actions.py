@@ -8,12 +8,13 @@ from typing import Final
 import attrs
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from bootvol.api.bodies import BODY, read_part
+from bootvol.api.bodies import BODY
 from bootvol.api.cinder.bodies import Flag, Metadata
 from bootvol.api.cinder.context import CinderContext
+from bootvol.api.cinder.words import read_part
 from bootvol.api.http import Reply
 from bootvol.api.operations import operation
-from bootvol.errors import InvalidRequest, MetadataNotFound
+from bootvol.errors import InvalidRequest, NotFound
 from bootvol.policy import Right
 
 
@@ -88,9 +89,11 @@ async def _show_image_metadata(context: CinderContext, number: int, _: Nothing) 
 async def _unset_image_metadata(
     context: CinderContext, number: int, body: UnsetImageMetadata
 ) -> Reply:
+    uuid = (await context.services.volumes.get(context.caller, number)).uuid
+
     def without(items: Mapping[str, str]) -> Mapping[str, str]:
         if body.key not in items:
-            raise MetadataNotFound
+            raise NotFound(f"Glance metadata for volume/snapshot {uuid} cannot be found.")
         return {name: value for name, value in items.items() if name != body.key}
 
     await context.services.volumes.change_image_metadata(context.caller, number, without)
@@ -128,7 +131,7 @@ async def act(context: CinderContext, number: int, body: Named) -> Reply:
         )
     if action.right is not None:
         context.policy.check(context.caller.roles, action.right)
-    parameters = read_part({} if given is None else given, action.model)
+    parameters = read_part(name, {} if given is None else given, action.model)
     return await action.act(context, number, parameters)
 
 

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
+from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, RootModel
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    RootModel,
+    ValidationInfo,
+)
 
-from bootvol.api.bodies import BODY, Refused, Size, Text, absent_if_empty
+from bootvol.api.bodies import BODY, Text, absent_if_empty
+from bootvol.api.cinder.words import refusal, shown
 from bootvol.jsons import JsonObject
+from bootvol.model import LARGEST_ID
 
 _KEY: Final = "^[a-zA-Z0-9-_:. /]{1,255}$"
 Metadata = dict[Annotated[Text, Field(pattern=_KEY)], Text]
 
 
 #: A name or description, in both spellings.
-Name = Annotated[Text | None, Field(validation_alias=AliasChoices("name", "display_name"))]
+Name = Annotated[
+    Text | None,
+    Field(validation_alias=AliasChoices("name", "display_name")),
+    AfterValidator(lambda text: text and text.strip()),
+]
 Description = Annotated[
     Text | None, Field(validation_alias=AliasChoices("description", "display_description"))
 ]
@@ -36,25 +52,58 @@ def _not_multiattach(value: object) -> None:
         raise ValueError("Invalid input received: a volume is for one server at a time")
 
 
+def _size(value: object) -> int | None:
+    """Return a size in GiB from a number or from digits."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not re.fullmatch("[0-9]+", value):
+            raise ValueError(refusal("size", value, f"{shown(value)} does not match '^[0-9]+$'"))
+        # Python refuses to convert very long numbers.
+        value = int(value[:20])
+    if not isinstance(value, int) or isinstance(value, bool):
+        why = f"{shown(value)} is not of type 'integer', 'string', 'null'"
+        raise ValueError(refusal("size", value, why))
+    if value < 1:
+        raise ValueError(refusal("size", value, f"{value} is less than the minimum of 1"))
+    if value > LARGEST_ID:
+        why = f"{shown(value)} is greater than the maximum of {LARGEST_ID}"
+        raise ValueError(refusal("size", value, why))
+    return value
+
+
+def _uuid(value: object, info: ValidationInfo) -> object:
+    try:
+        return value if value is None else str(UUID(str(value)))
+    except ValueError:
+        why = f"{shown(value)} is not valid under any of the given schemas"
+        raise ValueError(refusal(info.field_name, value, why)) from None
+
+
+_Uuid = Annotated[str | None, BeforeValidator(_uuid, str | None)]
+Size = Annotated[int | None, BeforeValidator(_size, int | str | None)]
+
+
 class CreateVolume(BaseModel):
     """The object ``volume`` of a create request.  Null means the same as a missing member."""
 
     model_config = BODY
 
-    size: Size | None = None
+    size: Size = None
     name: Name = None
     description: Description = None
     volume_type: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
     metadata: Metadata | None = None
-    snapshot_id: Text | None = None
+    snapshot_id: _Uuid = None
     image: Annotated[
-        Annotated[str, Field(min_length=1, max_length=2048)] | None,
+        Annotated[str, Field(max_length=2048)] | None,
         Field(validation_alias=AliasChoices("imageRef", "image_id")),
     ] = None
-    availability_zone: Text | None = None
-    source_volid: Refused = None
-    backup_id: Refused = None
-    consistencygroup_id: Refused = None
+    availability_zone: Annotated[Text, Field(min_length=1)] | None = None
+    source_volid: _Uuid = None
+    backup_id: _Uuid = None
+    group_id: Text | None = None
+    consistencygroup_id: _Uuid = None
     multiattach: Annotated[None, BeforeValidator(_not_multiattach, bool | str | None)] = None
 
 

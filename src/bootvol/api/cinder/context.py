@@ -9,7 +9,7 @@ import attrs
 from pydantic import BaseModel
 from twisted.web.iweb import IRequest
 
-from bootvol.api.bodies import read_part
+from bootvol.api.cinder import words
 from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.microversions import HEADER, Microversion, asked
 from bootvol.api.context import RequestContext, Services
@@ -19,7 +19,8 @@ from bootvol.api.paging import Link
 from bootvol.errors import (
     BootvolError,
     Forbidden,
-    InvalidRequest,
+    ImageNotFound,
+    InvalidImageRef,
     NotFound,
     SnapshotBusy,
     SnapshotNotFound,
@@ -38,6 +39,8 @@ _KINDS: Final[dict[str, tuple[Kind, Callable[[str], NotFound]]]] = {
     "volumes": (Kind.VOLUME, VolumeNotFound),
     "snapshots": (Kind.SNAPSHOT, SnapshotNotFound),
 }
+#: Hints for a scheduler stand beside the object of a body.  bootvol has no scheduler.
+_HINTS: Final = frozenset({"OS-SCH-HNT:scheduler_hints"})
 #: Cinder's words before the message of an error.
 _PREFIXES: Final[tuple[tuple[type[BootvolError], str], ...]] = (
     (VolumeBusy, "Invalid volume: "),
@@ -128,23 +131,13 @@ def read_body(request: IRequest, operation: Operation, model: type[BaseModel]) -
 
     :raises bootvol.errors.BootvolError: if the body is not JSON or does not fit the model.
     """
-    body = read_json(request)
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body is not of type 'object'")
-    if operation.entity is None:
-        return read_part(body, model)
-    if operation.entity not in body:
-        raise InvalidRequest(f"'{operation.entity}' is a required property")
-    part = body[operation.entity]
-    if not isinstance(part, dict):
-        raise InvalidRequest(
-            f"Invalid input for field/attribute {operation.entity}. It is not of type 'object'"
-        )
-    return read_part(part, model)
+    return words.read(read_json(request), operation.entity, model, _HINTS)
 
 
 def reword(operation: Operation, error: BootvolError) -> BootvolError:
     """Return the error for the client, in Cinder's words."""
+    if isinstance(error, ImageNotFound):
+        return InvalidImageRef("Invalid image identifier or unable to access requested image.")
     prefix = next((text for kind, text in _PREFIXES if isinstance(error, kind)), "")
     if not prefix or error.message.startswith(prefix):
         return error

@@ -10,7 +10,7 @@ from bootvol.api.faults import TITLED_FAULTS
 from bootvol.api.http import Faults
 from bootvol.api.openapi import exactly
 from bootvol.api.operations import Operation
-from bootvol.errors import BootvolError, MissingEntity, QuotaExceeded
+from bootvol.errors import BootvolError, MissingEntity, QuotaExceeded, UnsupportedContentType
 from bootvol.jsons import JsonObject
 
 #: The keys by HTTP status.
@@ -30,6 +30,8 @@ _OTHER: Final = "computeFault"
 
 
 def _status(error: BootvolError) -> int:
+    if isinstance(error, UnsupportedContentType):
+        return 415
     # Cinder has no 422.
     return 400 if isinstance(error, MissingEntity) else statuses.status_of(error)
 
@@ -60,4 +62,4 @@ CINDER_FAULTS: Final = Faults(_fault, _schema, _status)
 
 def refusals(operation: Operation) -> frozenset[int]:
     """Return the statuses of an operation's possible failures."""
-    return admission.refusals(operation) | {406}
+    return admission.refusals(operation) | {406} | ({415} if operation.body else set())

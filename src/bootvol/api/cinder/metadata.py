@@ -10,7 +10,8 @@ from typing_extensions import TypedDict
 from bootvol.api.cinder.bodies import MetadataItem, MetadataItems
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.operations import Operation, operation
-from bootvol.errors import InvalidRequest, MetadataNotFound
+from bootvol.errors import InvalidRequest, NotFound
+from bootvol.model import Snapshot, Volume
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.volumes import Volumes
 
@@ -62,10 +63,10 @@ def _of_one(kind: str, owners: Callable[[CinderContext], Owners], /) -> tuple[Op
     @operation(f"{kind}_show_item", "GET", path)
     async def show(context: CinderContext, number: int, key: str) -> ItemShown:
         """Show an item of the metadata."""
-        items = (await owners(context).get(context.caller, number)).metadata
-        if key not in items:
-            raise MetadataNotFound
-        return {"meta": {key: items[key]}}
+        owner = await owners(context).get(context.caller, number)
+        if key not in owner.metadata:
+            raise _missing(owner, key)
+        return {"meta": {key: owner.metadata[key]}}
 
     @operation(f"{kind}_set_item", "PUT", path, entity="meta")
     async def put(context: CinderContext, number: int, key: str, body: MetadataItem) -> ItemShown:
@@ -80,9 +81,14 @@ def _of_one(kind: str, owners: Callable[[CinderContext], Owners], /) -> tuple[Op
     @operation(f"{kind}_delete_item", "DELETE", path)
     async def delete(context: CinderContext, number: int, key: str) -> None:
         """Delete an item of the metadata."""
-        await owners(context).change_metadata(
-            context.caller, number, lambda items: _without(items, key)
-        )
+        owner = await owners(context).get(context.caller, number)
+
+        def without(items: Items) -> Items:
+            if key not in items:
+                raise _missing(owner, key)
+            return {name: value for name, value in items.items() if name != key}
+
+        await owners(context).change_metadata(context.caller, number, without)
 
     return (show, put, delete)
 
@@ -95,10 +101,9 @@ def _snapshots(context: CinderContext) -> Owners:
     return context.services.snapshots
 
 
-def _without(items: Items, key: str) -> Items:
-    if key not in items:
-        raise MetadataNotFound
-    return {name: value for name, value in items.items() if name != key}
+def _missing(owner: Volume | Snapshot, key: str) -> NotFound:
+    kind = "Volume" if isinstance(owner, Volume) else "Snapshot"
+    return NotFound(f"{kind} {owner.uuid} has no metadata with key {key}.")
 
 
 OPERATIONS: Final = tuple(

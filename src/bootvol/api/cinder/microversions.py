@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from bootvol.api.cinder.words import MALFORMED
 from bootvol.errors import ApiVersionUnsupported, InvalidRequest
 
 #: The request header with the microversion, and the header of the answer.
@@ -45,10 +46,7 @@ def asked(header: str | None) -> Microversion:
     found = [each.split() for each in header.split(",")]
     mine = [each[1] for each in found if len(each) == 2 and each[0].lower() == _SERVICE]
     if not mine:
-        raise InvalidRequest(
-            "The server could not comply with the request since it is either malformed or"
-            " otherwise incorrect."
-        )
+        raise InvalidRequest(MALFORMED)
     text = mine[0]
     if text == "latest":
         return HIGHEST

@@ -13,10 +13,11 @@ from bootvol.api.cinder.bodies import ChangeVolume, CreateVolume
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.lists import Listing, flag, has_items
+from bootvol.api.cinder.words import MALFORMED
 from bootvol.api.filters import number, text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
-from bootvol.errors import InvalidRequest, VolumeNotFound, VolumeTypeNotFound
+from bootvol.errors import InvalidRequest, NotFound, VolumeNotFound, VolumeTypeNotFound
 from bootvol.model import NewVolume, Volume
 from bootvol.policy import Right
 
@@ -141,16 +142,16 @@ async def summarize_volumes(context: CinderContext) -> Summary:
 )
 async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume:
     """Create a volume: blank, from a snapshot, or bootable from an image."""
-    if body.snapshot_id is not None and body.image is not None:
-        raise InvalidRequest(
-            "Invalid input received: May specify only one of backup, imageRef, snapshot, source"
-            " volume"
-        )
-    snapshot = body.snapshot_id
+    snapshot = await _origin(context, body)
+    if body.size is None and snapshot is None:
+        raise InvalidRequest(MALFORMED)
+    zone = context.services.volumes.zone
+    if body.availability_zone not in (None, zone):
+        raise InvalidRequest(f"Availability zone '{body.availability_zone}' is invalid.")
     wanted = NewVolume(
         size_gib=body.size,
         image_ref=body.image,
-        snapshot_id=None if snapshot is None else await context.row("snapshots", snapshot),
+        snapshot_id=snapshot,
         volume_type=await _type_name(context, body.volume_type),
         display_name=body.name,
         display_description=body.description,
@@ -161,6 +162,38 @@ async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume
     return {"volume": views.volume(made, context)}
 
 
+async def _origin(context: CinderContext, body: CreateVolume) -> int | None:
+    """Return the snapshot of a new volume; None for a volume of nothing, or of an image.
+
+    :raises NotFound: if the snapshot or volume does not exist, or for a backup or a group: the API
+        has none.
+    :raises InvalidRequest: if the body names several origins, or a volume.
+    """
+    origins = (body.snapshot_id, body.source_volid, body.backup_id, body.image)
+    snapshot = volume = None
+    if body.snapshot_id is not None:
+        snapshot = await context.row("snapshots", body.snapshot_id)
+    if body.source_volid is not None:
+        volume = await context.row("volumes", body.source_volid)
+    for kind, named in (
+        ("Backup", body.backup_id),
+        ("Group", body.group_id),
+        ("Group", body.consistencygroup_id),
+    ):
+        if named is not None:
+            raise NotFound(f"{kind} {named} could not be found.")
+    if len([each for each in origins if each is not None]) > 1:
+        raise InvalidRequest(
+            "Invalid input received: May specify only one of backup, imageRef, snapshot, source"
+            " volume"
+        )
+    if volume is not None:
+        raise InvalidRequest(
+            "Invalid input received: volumes from volumes are not supported; make a snapshot first"
+        )
+    return snapshot
+
+
 async def _type_name(context: CinderContext, named: str | None) -> str | None:
     """Return the name of a type that a client names by its id or its name; None for no type."""
     if named is None or named in (DEFAULT.name, DEFAULT.uuid):
@@ -168,6 +201,9 @@ async def _type_name(context: CinderContext, named: str | None) -> str | None:
     try:
         return (await context.services.types.of_uuid(named)).name
     except VolumeTypeNotFound:
+        known = {each.name for each in await context.services.types.listed()}
+        if named not in known:
+            raise NotFound(f"Volume type with name {named} could not be found.") from None
         return named
 
 
