@@ -35,6 +35,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     ISharingBackend,
@@ -77,7 +78,14 @@ class FileOptions(Options):
     """
 
 
-@implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend, IGuardedBackend)
+@implementer(
+    IBlockBackend,
+    ICloningBackend,
+    ISharingBackend,
+    IIdentifiedBackend,
+    IGuardedBackend,
+    IGrowingBackend,
+)
 class FileBackend:
     """Sparse files.  A new file reads as zeros, and takes no space until it is written.
 
@@ -250,6 +258,21 @@ class FileBackend:
             os.close(made)
         os.fsync(folder)
         return length
+
+    async def grow(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""
+        await self._threads.run(self._grow, volume, size)
+
+    def _grow(self, volume: str, size: int) -> None:
+        with self._folder.open(f"Extending {self._called(volume)} failed") as folder:
+            self._check_size(folder, volume, size)
+            descriptor = os.open(file_of(volume), os.O_RDWR | _OURS, dir_fd=folder)
+            try:
+                # Unlike ftruncate(2), the call never cuts off what a later call has added.
+                os.posix_fallocate(descriptor, size - 1, 1)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""

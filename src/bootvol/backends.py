@@ -21,6 +21,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICountingBackend,
+    IGrowingBackend,
     IGuardedBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -160,6 +161,14 @@ class Backends:
     def reaches(self, host: str) -> bool:
         """Return whether this host reaches the volumes with a host in their rows."""
         return host in ("", self.host)
+
+    def can_grow(self, name: str) -> bool:
+        """Return whether a backend makes volumes larger; True for one that has not answered yet.
+
+        :raises BackendGone: if the backend is not configured any more.
+        """
+        backend = self.named(name)
+        return isinstance(backend, Absent) or IGrowingBackend.providedBy(backend)
 
     async def check_unused(self, backend: str, volume: str) -> None:
         """Check that nobody has a volume open, as far as the backend can tell.

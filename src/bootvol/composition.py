@@ -45,6 +45,7 @@ from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
+from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
@@ -67,7 +68,13 @@ from bootvol.worker.tasks.factories import TaskFactories
 from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
 from bootvol.worker.tasks.snapshots import MakeSnapshot, RemoveSnapshot
 from bootvol.worker.tasks.storage import Storage
-from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, MakeFromSnapshot, RemoveVolume
+from bootvol.worker.tasks.volumes import (
+    ExtendVolume,
+    MakeBlank,
+    MakeFromImage,
+    MakeFromSnapshot,
+    RemoveVolume,
+)
 from bootvol.worker.worker import Concurrency, Worker
 
 #: Threads for the blocking calls of one plugin, and as many for hashing and decompression.
@@ -191,6 +198,7 @@ class Composition:
         flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
         return Services(
             volumes,
+            Sizes(database, self._backends, quotas, worker),
             Snapshots(database, self._backends, quotas, worker, _now),
             Attachments(database, self._hypervisor is not None, worker),
             Servers(
@@ -295,6 +303,7 @@ class Composition:
             make_from_snapshot=lambda volume: MakeFromSnapshot(
                 volume, storage, copier, database, clock
             ),
+            extend_volume=lambda volume: ExtendVolume(volume, storage),
             remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
             make_snapshot=lambda snapshot: MakeSnapshot(snapshot, storage, copier, database, clock),
             remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),

@@ -35,6 +35,7 @@ class Status(StrEnum):
     AVAILABLE = "available"
     ATTACHING = "attaching"
     IN_USE = "in-use"
+    EXTENDING = "extending"
     DETACHING = "detaching"
     DELETING = "deleting"
     ERROR = "error"
@@ -54,6 +55,8 @@ class Event(StrEnum):
     ATTACHED = "attached"
     DETACH = "detach"
     DETACHED = "detached"
+    EXTEND = "extend"
+    EXTENDED = "extended"
     DELETE = "delete"
     VANISH = "vanish"
     FAIL = "fail"
@@ -80,6 +83,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     },
     Status.AVAILABLE: {
         Event.ATTACH: Status.ATTACHING,
+        Event.EXTEND: Status.EXTENDING,
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
         Event.STOP: Status.STOPPING,
@@ -91,6 +95,11 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     Status.ATTACHING: {
         Event.ATTACHED: Status.IN_USE,
         Event.DETACHED: Status.AVAILABLE,
+    },
+    # After a failure without a change the volume is available again, and stores the reason.
+    Status.EXTENDING: {
+        Event.EXTENDED: Status.AVAILABLE,
+        Event.FAIL: Status.ERROR,
     },
     Status.IN_USE: {
         Event.DETACH: Status.DETACHING,

@@ -12,11 +12,15 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 
 from bootvol.api.cinder.microversions import HIGHEST
+from bootvol.model import GIB
 from bootvol.testing.backends import noise
+from bootvol_plugins.file_store import STORE
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running
 from tests.waiting import until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+#: A size in GiB that no disk has.
+LARGEST = 2**31 - 1
 ROOT = f"/volume/v3/{TENANT}"
 MEMBERS = {type(None): "null", bool: "boolean", int: "integer", str: "string", list: "array"}
 
@@ -368,3 +372,80 @@ async def test_bodies_are_read_as_recorded(daemon: Running) -> None:
     assert wrong == []
     assert len(recorded) > 90
     assert len(other_words) < 11, other_words
+
+
+@ensureDeferred
+async def test_a_volume_becomes_larger(daemon: Running) -> None:
+    volume = await made(daemon, imageRef="disk")
+    path = f"volumes/{volume['id']}"
+
+    async def extend(size: object) -> Answer:
+        return await call(daemon, "POST", f"{path}/action", {"os-extend": {"new_size": size}})
+
+    same = (await extend(1)).json["badRequest"]["message"]
+    assert same == (
+        "Invalid input received: New size for extend must be greater than current size."
+        " (current: 1, extended: 1)."
+    )
+    for wrong in (0, None, "x", 2**31):
+        assert (await extend(wrong)).status == 400
+    answer = await extend("3")
+    assert (answer.status, answer.body) == (202, b"")
+    grown = await settled(daemon, path, "volume")
+    assert (grown["size"], grown["status"]) == (3, "available")
+    (file,) = (each for each in daemon.volumes.iterdir() if not each.name.startswith("."))
+    assert file.stat().st_size == 3 * GIB
+    with file.open("rb") as content:
+        assert content.read(2000) == noise(1000) + bytes(1000)
+    # No disk is that large: the volume stays as it was, and says why.
+    assert (await extend(LARGEST)).status == 202
+    assert (await settled(daemon, path, "volume"))["size"] == 3
+    reason = (await daemon.call("GET", "os-volumes/1/error")).json["error"]
+    assert reason["code"] == "no-space"
+    # The volume is gone, so no good volume is left.
+    file.rename(file.with_suffix(".away"))
+    assert (await extend(4)).status == 202
+    assert await daemon.until(1, "available", "error") == "error"
+
+
+@ensureDeferred
+async def test_growth_outlasts_a_missing_disk_and_a_restart(
+    daemon: Running, tmp_path: Path
+) -> None:
+    """Break: `src/bootvol/store/work_queue.py`: `volumes.c.status == Status.EXTENDING, _removal` ->
+    `_removal`.
+    """
+    path = f"volumes/{(await made(daemon))['id']}"
+    (daemon.volumes / STORE).rename(tmp_path / "store")
+    body = {"os-extend": {"new_size": 2}}
+    assert (await call(daemon, "POST", f"{path}/action", body)).status == 202
+    await until(
+        partial(daemon.call, "GET", "os-volumes/1/error"),
+        lambda found: found.json["error"] is not None,
+    )
+    shown = (await call(daemon, "GET", path)).json["volume"]
+    assert (shown["status"], shown["size"]) == ("extending", 1)
+    assert (await call(daemon, "DELETE", path)).status == 400
+    await daemon.stop()
+    (tmp_path / "store").rename(daemon.volumes / STORE)
+    later = Running(tmp_path)
+    try:
+        assert (await settled(later, path, "volume"))["size"] == 2
+    finally:
+        await later.stop()
+
+
+@ensureDeferred
+async def test_growth_counts_in_the_quota(daemon: Running) -> None:
+    quota = {"quota_set": {"gigabytes": 2}}
+    await call(daemon, "PUT", f"os-quota-sets/{TENANT}", quota, token="root")
+    volume = await made(daemon)
+    path = f"volumes/{volume['id']}"
+    for size, status in ((3, 413), (2, 202)):
+        body = {"os-extend": {"new_size": size}}
+        assert (await call(daemon, "POST", f"{path}/action", body)).status == status
+    # While the volume becomes larger, the new size counts.
+    assert (await call(daemon, "POST", "volumes", {"volume": {"size": 1}})).status == 413
+    await settled(daemon, path, "volume")
+    usage = (await call(daemon, "GET", f"os-quota-sets/{TENANT}?usage=True")).json["quota_set"]
+    assert usage["gigabytes"]["in_use"] == 2

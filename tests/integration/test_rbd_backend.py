@@ -311,7 +311,7 @@ async def test_two_clients_delete_the_same_volumes(
 ) -> None:
     """One client stands for a daemon that has lost its claims without knowing.
 
-    Break: yield in `removing` without the lock. Ceph's library then leaves objects, or hangs.
+    Break: yield in `alone` without the lock. Ceph's library then leaves objects, or hangs.
     """
     other = made(threads, ceph_cluster.options(namespace))
     names = [f"volume-{number}" for number in range(30)]

@@ -115,6 +115,8 @@ def test_a_volume_of_an_image_has_a_life(openstack: OpenStack) -> None:
     facts = copy["volume_image_metadata"]
     assert (copy["bootable"], facts["os_distro"]) == (False, "debian")
     assert "image_name" not in facts
+    openstack("volume", "set", "--size", "2", "copy")
+    block_until(lambda: openstack.json("volume", "show", "copy")["size"] == 2)
     openstack("volume", "snapshot", "set", "--name", "after", "before")
     openstack("volume", "snapshot", "delete", "after")
     openstack.gone(SNAPSHOT, "after")

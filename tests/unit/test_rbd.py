@@ -288,7 +288,7 @@ def test_only_a_volume_larger_than_its_pool_is_refused() -> None:
     """A nearly full pool refuses no size that could fit later."""
     pool: Any = SimpleNamespace(bindings=load(), space=lambda: (GIB, 1))
     images = Images(pool, "ceph")
-    images._check_size("volume-1", GIB)
+    images.check_size("volume-1", GIB)
     with pytest.raises(NoSpace) as refused:
-        images._check_size("volume-1", GIB + 1)
+        images.check_size("volume-1", GIB + 1)
     assert refused.value.never_fits

@@ -15,6 +15,7 @@ from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
     IClosable,
+    IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
@@ -26,6 +27,7 @@ from bootvol.reactors import IReactor
 from bootvol_plugins.rbd.bindings import Bindings, Image
 from bootvol_plugins.rbd.calls import Calls
 from bootvol_plugins.rbd.cluster import Cluster, Pool
+from bootvol_plugins.rbd.growth import grow
 from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.images import Images, InUse
 from bootvol_plugins.rbd.locations import Location
@@ -60,6 +62,7 @@ def declared(options: RbdOptions) -> Capabilities:
     IImageCloningBackend,
     IIdentifiedBackend,
     IGuardedBackend,
+    IGrowingBackend,
     IClosable,
 )
 class RbdBackend:
@@ -121,6 +124,10 @@ class RbdBackend:
         return await self._run(
             "Cloning an image to", volume, lambda images, _: images.clone_image(found, volume, size)
         )
+
+    async def grow(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""
+        await self._retry("Extending", volume, lambda images, _: grow(images, volume, size))
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`; leave foreign images alone."""

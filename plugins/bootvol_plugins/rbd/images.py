@@ -18,13 +18,10 @@ from bootvol.errors import BackendFailed, NoSpace, VolumeMissing
 from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
-from bootvol_plugins.rbd.locks import Locked, removing
+from bootvol_plugins.rbd.locks import Locked, alone
+from bootvol_plugins.rbd.marks import DEPTH, MARK, SIZE, is_marked, is_whole, metadata
 from bootvol_plugins.rbd.objects import TRASH, is_quickly_removed, make_trash
 
-#: Metadata keys of our images: the mark, the size, and the number of images that reads go through.
-_MARK: Final = "bootvol"
-_SIZE: Final = "bootvol.size"
-_DEPTH: Final = "bootvol.depth"
 #: Prefix of a note in the pool's metadata; the volume's name follows.
 _NOTE: Final = "bootvol.making."
 #: Prefix of the snapshot that a clone is made from; the clone's name follows.
@@ -66,12 +63,12 @@ class Images:
             self._remove(volume, beat)
         try:
             with self._opened(volume, read_only=True) as image:
-                if not _is_marked(image, volume) or image.size() != size:
+                if not is_marked(image, volume) or image.size() != size:
                     raise BackendFailed(
                         f"The place of {self.called(volume)} is taken by something else."
                     )
         except self._rbd.ImageNotFound:
-            self._check_size(volume, size)
+            self.check_size(volume, size)
             self._leave_note(volume, "")
             try:
                 self._calls.create(
@@ -91,8 +88,8 @@ class Images:
         if self._exists(target):
             raise BackendFailed(f"{self.called(target)} already exists.")
         with self._ours(source) as origin:
-            depth = int(_metadata(origin, _DEPTH) or "0") + 1
-            self._check_size(target, size)
+            depth = int(metadata(origin, DEPTH) or "0") + 1
+            self.check_size(target, size)
             self._leave_note(target, source)
             snapshot = _SNAPSHOT + target
             self._drop_snapshot(origin, snapshot)
@@ -121,7 +118,7 @@ class Images:
             held = self._clonable(ioctx, location)
             if held is None or held > size:
                 return None
-            self._check_size(volume, size)
+            self.check_size(volume, size)
             self._leave_note(volume, "")
             try:
                 self._calls.clone(
@@ -162,9 +159,9 @@ class Images:
             if made.size() != size:
                 made.resize(size)
             if depth is not None:
-                made.metadata_set(_DEPTH, str(depth))
-            made.metadata_set(_SIZE, str(size))
-            made.metadata_set(_MARK, volume)
+                made.metadata_set(DEPTH, str(depth))
+            made.metadata_set(SIZE, str(size))
+            made.metadata_set(MARK, volume)
         self._take_note(volume)
 
     def delete(self, volume: str, beat: Beat) -> None:
@@ -174,14 +171,14 @@ class Images:
         """
         if self._note(volume) is None:
             with suppress(self._rbd.ImageNotFound), self._opened(volume, read_only=True) as image:
-                if not _is_marked(image, volume):
+                if not is_marked(image, volume):
                     return
         self._remove(volume, beat)
 
     def _remove(self, volume: str, beat: Beat) -> None:
         """Remove a whole or half-made image of ours, with its note and its source's snapshot."""
         try:
-            with removing(self.pool, volume) as renew:
+            with alone(self.pool, volume) as renew:
 
                 def beat_and_renew(*progress: object) -> int:
                     renew()
@@ -231,7 +228,7 @@ class Images:
             number = key.removeprefix("id_")
             with suppress(*self.pool.errors):
                 with closing(self._rbd.Image(ioctx, image_id=number)) as image:
-                    if _metadata(image, _MARK) is None:
+                    if metadata(image, MARK) is None:
                         continue
                     self._drop_snapshots(image)
                     if list(image.list_snaps()):
@@ -293,9 +290,7 @@ class Images:
         except self._rbd.ImageNotFound as error:
             raise VolumeMissing(f"{self.called(volume)} does not exist.") from error
         try:
-            # Old images have no noted size.
-            size = int(_metadata(image, _SIZE) or image.size())
-            if not _is_marked(image, volume) or image.size() != size:
+            if not is_marked(image, volume) or not is_whole(image):
                 raise BackendFailed(f"{self.called(volume)} is not what was allocated.")
         except BaseException:
             image.close()
@@ -324,7 +319,11 @@ class Images:
             | rbd.RBD_FEATURE_FAST_DIFF
         )
 
-    def _check_size(self, volume: str, size: int) -> None:
+    def check_size(self, volume: str, size: int) -> None:
+        """Refuse a size that could never fit.
+
+        :raises NoSpace: if the pool is smaller.
+        """
         # Images and clones take space when they are written. Refuse only sizes that could never
         # fit.
         space = self.pool.space()
@@ -377,14 +376,3 @@ class Images:
 
     def _take_note(self, volume: str) -> None:
         self._calls.pool_metadata_remove(self.pool.ioctx, _NOTE + volume)
-
-
-def _is_marked(image: Image, volume: str) -> bool:
-    return _metadata(image, _MARK) == volume
-
-
-def _metadata(image: Image, key: str) -> str | None:
-    try:
-        return str(image.metadata_get(key))
-    except KeyError:
-        return None

@@ -1,4 +1,4 @@
-"""The lock of an image's removal. Everything here blocks.
+"""The lock of changes to an image. Everything here blocks.
 
 Ceph's library does not expect two clients that remove one image: the later client makes the header
 of the removed image anew, or waits for ever.
@@ -16,9 +16,9 @@ from bootvol_plugins.rbd.calls import FULL
 from bootvol_plugins.rbd.cluster import Pool
 
 #: Prefix of the object that has the lock; the volume's name follows. The object goes with the
-#: lock. After a crash, the next removal of the volume takes both.
-_OBJECT: Final = "bootvol.removing."
-_LOCK: Final = "removal"
+#: lock. After a crash, the next change of the volume takes both.
+_OBJECT: Final = "bootvol.changing."
+_LOCK: Final = "change"
 #: Seconds until the lock of a dead client ends. A cluster counts a dead client as alive as long.
 _DURATION: Final = 30
 #: Seconds between two renewals.
@@ -32,13 +32,13 @@ class Locked(Exception):
 
 
 @contextmanager
-def removing(pool: Pool, volume: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock for the removal of a volume.
+def alone(pool: Pool, volume: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock for the removal or the growth of a volume.
 
     A full cluster refuses new locks, but not removals, the only way to make room. So the removal
     goes on without the lock then.
 
-    :returns: a function that renews the lock when needed; for the thread of the removal.
+    :returns: a function that renews the lock when needed; for the thread of the change.
     :raises Locked: if another client has the lock, or died less than 30 seconds ago.
     """
     ioctx, rados = pool.ioctx, pool.bindings.rados

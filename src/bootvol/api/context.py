@@ -16,6 +16,7 @@ from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quotas
 from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
+from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
@@ -26,6 +27,7 @@ class Services:
     """The use cases behind the operations of all dialects."""
 
     volumes: Volumes
+    sizes: Sizes
     snapshots: Snapshots
     attachments: Attachments
     servers: Servers

@@ -205,6 +205,24 @@ class ICountingBackend(Interface):
         """
 
 
+class IGrowingBackend(Interface):
+    """Optional interface of a backend that makes volumes larger."""
+
+    async def grow(volume: str, size: int) -> None:
+        """Make an allocated volume larger; zeros follow the content.  Idempotent.
+
+        The volume survives a loss of power with its new size when the call returns.  After a
+        cancelled or failed call, the volume has its former size or the new one, with zeros after
+        the content, and every method takes the volume.  A volume that is larger than ``size``
+        stays as it is: the call may come late, from a daemon that has lost its claim.
+
+        :param volume: an allocated volume that nobody has open.
+        :param size: the new size in bytes, a multiple of the block size.
+        :raises bootvol.errors.NoSpace: if the backend has no room.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist, or the device fails.
+        """
+
+
 class IIdentifiedBackend(Interface):
     """Optional interface of a backend whose store has an identity of its own.
 

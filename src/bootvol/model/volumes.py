@@ -66,6 +66,7 @@ class Volume:
     :ivar host: the host whose daemons alone reach the volume; empty if every host's daemons do.
     :ivar bootable: whether a server can boot from the volume, according to the owner.
     :ivar image_metadata: the known facts about the image of the volume's data.
+    :ivar target_gib: the new size in GiB while the volume becomes larger; otherwise None.
     """
 
     id: int
@@ -92,6 +93,7 @@ class Volume:
     updated_at: datetime | None = None
     bootable: bool = False
     image_metadata: Mapping[str, str] = attrs.Factory(dict)
+    target_gib: int | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -44,6 +44,19 @@ class Quota:
                 f"Volume quota exceeded. You cannot create a volume of size {size_gib}G"
             )
 
+    def check_growth(self, used: Usage, more_gib: int, size_gib: int) -> None:
+        """Check that a volume of the tenant may become larger.
+
+        :param used: the tenant's usage, counted in the transaction that changes the volume.
+        :param more_gib: the difference in GiB.
+        :param size_gib: the new size in GiB.
+        :raises QuotaExceeded: if the volume may not become larger.
+        """
+        if 0 <= self.gigabytes < used.gigabytes + more_gib:
+            raise QuotaExceeded(
+                f"Volume quota exceeded. You cannot extend a volume to the size {size_gib}G"
+            )
+
     def check_snapshots(self, used: int, gigabytes: int = 0) -> None:
         """Check that a tenant with ``used`` snapshots may have one more.
 

@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0018"
+REVISION: Final = "0019"
 
 METADATA = MetaData(
     naming_convention={
@@ -84,6 +84,8 @@ volumes = Table(
     Column("tenant", CleanString(255), nullable=False),
     Column("user", CleanString(255), nullable=False),
     Column("size_gib", Integer, nullable=False),
+    # The new size while the volume becomes larger.
+    Column("target_gib", Integer),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime),
     Column("availability_zone", CleanString(255), nullable=False),

@@ -81,9 +81,12 @@ def change(connection: Connection, volume_id: int, values: Mapping[str, object])
 def usage(connection: Connection, tenant: str) -> Usage:
     """Count a tenant's volumes and their GiB, whatever the status, for the check of the quota.
 
+    A volume that becomes larger counts with its new size.
+
     Call :func:`lock_tenant_quota` before this function.
     """
-    query = select(func.count(), func.coalesce(func.sum(volumes.c.size_gib), 0))
+    size = func.coalesce(volumes.c.target_gib, volumes.c.size_gib)
+    query = select(func.count(), func.coalesce(func.sum(size), 0))
     count, gigabytes = connection.execute(query.where(volumes.c.tenant == tenant)).one()
     return Usage(count, int(gigabytes))
 
@@ -140,6 +143,7 @@ def of_row(row: Row[object]) -> Volume:
         updated_at=row.updated_at,
         bootable=bool(row.bootable),
         image_metadata=row.image_metadata or {},
+        target_gib=row.target_gib,
     )
 
 

@@ -126,10 +126,11 @@ def _waiting(
 def _small(
     request: claims.ClaimRequest, backends: Collection[str]
 ) -> Mapping[Kind, ColumnElement[bool]]:
-    """Return the SQL conditions for removals and blank volumes on some backends."""
+    """Return the SQL conditions for removals, growth and blank volumes on some backends."""
     return {
         Kind.VOLUME: and_(
-            claims.here(volumes, request, backends), or_(_blank(), _removal(request))
+            claims.here(volumes, request, backends),
+            or_(_blank(), volumes.c.status == Status.EXTENDING, _removal(request)),
         ),
         Kind.SNAPSHOT: and_(claims.here(snapshots, request, backends), _snapshot_removal(request)),
     }

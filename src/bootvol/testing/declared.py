@@ -15,6 +15,7 @@ from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
 from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
+    IGrowingBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
     ISharingBackend,
@@ -112,6 +113,32 @@ class Declared:
         await backend.delete(_NAME)
         await cloning.clone(_OTHER, _NAME, SIZE)
         assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)[:block].ljust(SIZE, b"\0")
+
+    @ensureDeferred
+    async def test_grows_if_provided(self, backend: IBlockBackend) -> None:
+        """A late call of a daemon without its claim cuts nothing off."""
+        if not IGrowingBackend.providedBy(backend):
+            return  # The backend promises nothing: the core refuses larger sizes.
+        verifyObject(IGrowingBackend, backend)
+        growing = IGrowingBackend(backend)
+        with pytest.raises(BackendFailed):
+            await growing.grow(_NAME, 2 * SIZE)
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        for size in (2 * SIZE, 2 * SIZE, 3 * SIZE, 2 * SIZE):
+            await growing.grow(_NAME, size)
+        assert await read(backend, _NAME, 0, 3 * SIZE) == noise(SIZE).ljust(3 * SIZE, b"\0")
+        # The new part is as good as the old one.
+        await write(backend, _NAME, 2 * SIZE, noise(SIZE, 1))
+        assert await read(backend, _NAME, 2 * SIZE, SIZE) == noise(SIZE, 1)
+        assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)
+        if backend.capabilities.clones:
+            await ICloningBackend(backend).clone(_NAME, _OTHER, 3 * SIZE)
+            await growing.grow(_OTHER, 4 * SIZE)
+            assert not any(await read(backend, _OTHER, 3 * SIZE, SIZE))
+            assert await read(backend, _OTHER, 2 * SIZE, SIZE) == noise(SIZE, 1)
+            await backend.delete(_OTHER)
+        await backend.delete(_NAME)
 
     @ensureDeferred
     async def test_shares_if_declared(self, backend: IBlockBackend, neighbours: Path) -> None:

@@ -24,6 +24,7 @@ from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
     ICountingBackend,
+    IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
@@ -46,6 +47,7 @@ _OPTIONAL: Final = (
     IIdentifiedBackend,
     IGuardedBackend,
     ICountingBackend,
+    IGrowingBackend,
 )
 
 
@@ -196,6 +198,11 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.ICountingBackend.check_closed`."""
         await self._faults.meet(self._clock, "check_closed")
         await ICountingBackend(self._inner).check_closed(volume)
+
+    async def grow(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""
+        await self._faults.meet(self._clock, "grow")
+        await IGrowingBackend(self._inner).grow(volume, size)
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""

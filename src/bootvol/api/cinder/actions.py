@@ -9,9 +9,9 @@ import attrs
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from bootvol.api.bodies import BODY
-from bootvol.api.cinder.bodies import Flag, Metadata
+from bootvol.api.cinder.bodies import Flag, Metadata, Size
 from bootvol.api.cinder.context import CinderContext
-from bootvol.api.cinder.words import read_part
+from bootvol.api.cinder.words import read_part, refusal
 from bootvol.api.http import Reply
 from bootvol.api.operations import operation
 from bootvol.errors import InvalidRequest, NotFound
@@ -36,6 +36,14 @@ class SetBootable(BaseModel):
     model_config = BODY
 
     bootable: Flag
+
+
+class Extend(BaseModel):
+    """The parameters of ``os-extend``."""
+
+    model_config = BODY
+
+    new_size: Size
 
 
 class SetImageMetadata(BaseModel):
@@ -74,6 +82,13 @@ async def _set_bootable(context: CinderContext, number: int, body: SetBootable) 
     return Reply()
 
 
+async def _extend(context: CinderContext, number: int, body: Extend) -> Reply:
+    if body.new_size is None:
+        raise InvalidRequest(refusal("new_size", None, "None is not of type 'integer', 'string'"))
+    await context.services.sizes.extend(context.caller, number, body.new_size)
+    return Reply(status=202)
+
+
 async def _set_image_metadata(context: CinderContext, number: int, body: SetImageMetadata) -> Reply:
     changed = await context.services.volumes.change_image_metadata(
         context.caller, number, lambda items: {**items, **body.metadata}
@@ -108,6 +123,7 @@ async def _force_delete(context: CinderContext, number: int, _: Nothing) -> Repl
 _ACTIONS: Final = {
     each.name: each
     for each in (
+        Action("os-extend", Extend, _extend),
         Action("os-set_bootable", SetBootable, _set_bootable),
         Action("os-set_image_metadata", SetImageMetadata, _set_image_metadata),
         Action("os-show_image_metadata", Nothing, _show_image_metadata),

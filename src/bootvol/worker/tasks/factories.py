@@ -21,6 +21,7 @@ class TaskFactories:
     make_blank: Callable[[Volume], Task]
     make_from_image: Callable[[Volume, str], Task]
     make_from_snapshot: Callable[[Volume], Task]
+    extend_volume: Callable[[Volume], Task]
     remove_volume: Callable[[Volume], Task]
     make_snapshot: Callable[[Snapshot], Task]
     remove_snapshot: Callable[[Snapshot], Task]
@@ -43,6 +44,8 @@ class TaskFactories:
             return self.attach(subject)
         if subject.status is Status.DETACHING:
             return self.detach(subject)
+        if subject.status is Status.EXTENDING:
+            return self.extend_volume(subject)
         if removed:
             return self.remove_volume(subject)
         if subject.snapshot_id is not None:

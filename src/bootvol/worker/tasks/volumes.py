@@ -8,17 +8,19 @@ from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import ErrorReport, ImportFailed
-from bootvol.lifecycle import Event, Kind
-from bootvol.model import Import, Phase, Volume
+from bootvol.interfaces import IGrowingBackend
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import GIB, Import, Phase, Volume
 from bootvol.store import import_queue, states
 from bootvol.store import imports as import_rows
 from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
-from bootvol.worker.tasks.storage import Making, Removing, Storage
+from bootvol.worker.tasks.storage import Making, OnBackendTask, Removing, Storage
 
 
 class MakeBlank(Making):
@@ -159,6 +161,39 @@ class MakeFromSnapshot(Making):
         self._origin = found.backend
         await self.copy_from(self._copier, found.backend, found.name, found.size_bytes)
         return Event.COMPLETE
+
+
+class ExtendVolume(OnBackendTask):
+    """Makes a volume larger."""
+
+    kind = Kind.VOLUME
+    statuses = frozenset({Status.EXTENDING})
+
+    def __init__(self, volume: Volume, storage: Storage) -> None:
+        super().__init__(volume, storage)
+        self._target = volume.target_gib or volume.size_gib
+
+    async def work(self, claim: Claim) -> Event:
+        """Make the volume larger on its backend."""
+        growing = IGrowingBackend(self.backend_plugin)
+        await self.storage.with_room(
+            self._backend, lambda: growing.grow(self._name, self._target * GIB)
+        )
+        return Event.EXTENDED
+
+    async def undo(self) -> Event:
+        """Return the event for a volume of its former size, if the volume is still good."""
+        await (await self.backend_plugin.open_reader(self._name)).close()
+        return Event.EXTENDED
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """See :meth:`Task.settle`; the size changes now."""
+        super().settle(db, event, error)
+        grown = {"size_gib": self._target} if error is None else {}
+        volume_rows.change(db, self.id, {"target_gib": None, **grown})
+
+    async def lost(self) -> None:
+        """See :meth:`Task.lost`: the volume stays."""
 
 
 class RemoveVolume(Removing):

@@ -1,0 +1,60 @@
+"""Changes of the sizes of volumes. All answers are immediate; a worker does the work."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection as Db
+
+from bootvol.backends import Backends
+from bootvol.errors import InvalidRequest, VolumeBusy
+from bootvol.lifecycle import Event, IllegalTransition, Kind
+from bootvol.model import Caller
+from bootvol.service.quotas import Quotas
+from bootvol.service.volumes import Work
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import states
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
+
+
+class Sizes:
+    """The sizes of the volumes of all tenants."""
+
+    def __init__(self, database: Database, backends: Backends, quotas: Quotas, work: Work) -> None:
+        self._database = database
+        self._backends = backends
+        self._quotas = quotas
+        self._work = work
+
+    async def extend(self, caller: Caller, volume_id: int, size_gib: int) -> None:
+        """Request that a volume become larger; the volume is ``extending`` until then.
+
+        :param size_gib: the new size in GiB.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises VolumeBusy: if the volume is not available.
+        :raises InvalidRequest: if the new size is not larger, or if the backend cannot do this.
+        :raises QuotaExceeded: if the tenant's quota is used up.
+        """
+        await self._database.write(self._extend, caller, volume_id, size_gib)
+        self._work.wake()
+
+    def _extend(self, db: Db, caller: Caller, volume_id: int, size_gib: int) -> None:
+        volume_rows.lock_tenant_quota(db, caller.tenant)
+        volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+        if size_gib <= volume.size_gib:
+            raise InvalidRequest(
+                "Invalid input received: New size for extend must be greater than current size."
+                f" (current: {volume.size_gib}, extended: {size_gib})."
+            )
+        if not self._backends.can_grow(volume.backend):
+            raise InvalidRequest("The volume's backend cannot make volumes larger.")
+        if attachment_rows.is_promised(db, volume_id):
+            raise VolumeBusy("Volume status must be available")
+        more = size_gib - volume.size_gib
+        self._quotas.of(db, caller.tenant).check_growth(
+            self._quotas.used(db, caller.tenant), more, size_gib
+        )
+        try:
+            states.apply_event(db, Kind.VOLUME, volume_id, Event.EXTEND)
+        except IllegalTransition:
+            raise VolumeBusy("Volume status must be available") from None
+        volume_rows.change(db, volume_id, {"target_gib": size_gib})
