@@ -14,7 +14,7 @@ from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
 from bootvol import settings
-from bootvol.api.channels import ApiSite
+from bootvol.api.sites import ApiSite
 from bootvol.clocks import sleep
 from bootvol.daemon import Daemon
 from bootvol_plugins.file_store import STORE

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 
 from bootvol import descriptors, plugins
 from bootvol.api.cache import Answers
-from bootvol.api.channels import ApiSite
 from bootvol.api.cinder import dialect as cinder
 from bootvol.api.context import Services
 from bootvol.api.door import Door
@@ -24,6 +23,7 @@ from bootvol.api.glance import dialect as glance
 from bootvol.api.keystone import dialect as keystone
 from bootvol.api.nova import dialect as nova
 from bootvol.api.root import ApiRoot
+from bootvol.api.sites import ApiSite
 from bootvol.backends import Absent, Backends
 from bootvol.event_log import EventLog
 from bootvol.exports.exports import Exports
@@ -31,7 +31,13 @@ from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.buffers import Memory
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import BackendPlugin, IBlockBackend, IHypervisor, PluginContext
+from bootvol.interfaces import (
+    BackendPlugin,
+    IBlockBackend,
+    IHypervisor,
+    IImageSource,
+    PluginContext,
+)
 from bootvol.jsons import JsonObject
 from bootvol.login import ILogin
 from bootvol.model import GIB, CacheUse, Flavor
@@ -47,6 +53,7 @@ from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
+from bootvol.service.stored_images import MOST_UPLOADS, StoredImages
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.settings import PluginSettings, Settings
@@ -117,10 +124,10 @@ class Composition:
         self._make_plugins(remembered)
         self._hypervisor: IHypervisor | None = self.plugins.get("hypervisor")
         self._bounds = CallLimits.of(connections)
-        sources = {
+        self._sources: Mapping[str, IImageSource] = {
             each.name: self.plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)
         }
-        self._images = Images(sources, reactor, self._bounds.dependency)
+        self._images = Images(self._sources, reactor, self._bounds.dependency)
         self._backends = Backends(
             [self.plugins[f"backends[{n}]"] for n in range(len(config.backends))], reactor, host
         )
@@ -220,6 +227,7 @@ class Composition:
             RateLimits.configured(config.rate_limits, self._reactor),
             KeyPairs(database, quotas, self._threads, _now),
             Ids(database),
+            StoredImages(self._images, self._sources, self._threads, MOST_UPLOADS, time.time),
         )
 
     # --- the worker ------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Right(StrEnum):
     FORCE = "force"
     #: List the cached images (golden volumes) of all tenants.
     GOLDEN_VOLUMES = "golden_volumes"
+    #: Make an image of the tenant public, for all tenants.
+    PUBLIC_IMAGES = "public_images"
     #: Read and revoke any user's tokens, if bootvol itself issues them.
     TOKENS = "tokens"
 
@@ -57,6 +59,7 @@ class Policy(Options):
     all_tenants: _Roles = Field(default=_OPERATORS)
     force: _Roles = Field(default=_OPERATORS)
     golden_volumes: _Roles = Field(default=_OPERATORS)
+    public_images: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)
 
     @property

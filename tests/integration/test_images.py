@@ -13,6 +13,7 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
+from bootvol.api.glance.described import of_image
 from bootvol.api.glance.views import image
 from bootvol.model import Digest, Image
 from tests.daemons import Running
@@ -88,6 +89,7 @@ async def test_an_image(images: Running) -> None:
         "min_disk": 2,
         "min_ram": 0,
         "tags": [],
+        "file": "/v2/images/1/file",
         "self": "/v2/images/1",
         "schema": "/v2/schemas/image",
     }
@@ -262,7 +264,8 @@ async def test_pages(images: Running) -> None:
         ("GET", f"{LIST}/nothing", 404, "Image nothing could not be found."),
         ("GET", f"{LIST}/..%2Ftwistd.conf", 404, "Image ../twistd.conf could not be found."),
         ("GET", f"{LIST}/%00", 404, "Image \\x00 could not be found."),
-        ("GET", f"{LIST}/1/file", 404, "The resource could not be found."),
+        ("GET", f"{LIST}/none/file", 404, "Image none could not be found."),
+        ("GET", f"{LIST}/http:%2F%2Fh%2Fx/file", 404, "Image http://h/x could not be found."),
         ("GET", f"{LIST}?marker=nothing", 400, "marker [nothing] not found"),
         ("GET", f"{LIST}?limit=-1", 400, "limit param must be an integer, and positive"),
         ("GET", f"{LIST}?sort=colour", 400, None),
@@ -271,9 +274,9 @@ async def test_pages(images: Running) -> None:
         ("GET", f"{LIST}?size_min=x", 400, "size_min must be a number of bytes"),
         ("GET", "/image/v2/schemas/members", 404, "The resource could not be found."),
         ("GET", "/image/v1/images", 404, "The resource could not be found."),
-        ("POST", LIST, 405, None),
-        ("DELETE", f"{LIST}/1", 405, None),
-        ("PATCH", f"{LIST}/1", 405, None),
+        ("POST", f"{LIST}/1", 405, None),
+        ("PUT", f"{LIST}/1", 405, None),
+        ("DELETE", f"{LIST}/1", 404, "Image 1 could not be found."),
     ],
 )
 @ensureDeferred
@@ -314,6 +317,6 @@ async def test_calls_are_counted(tmp_path: Path) -> None:
 
 def test_md5_is_the_checksum() -> None:
     value = md5(b"").hexdigest()
-    shown = image(Image("i", "s", "n", digest=Digest("md5", value)))
+    shown = image(of_image(Image("i", "s", "n", digest=Digest("md5", value))))
     assert (shown["checksum"], shown["os_hash_algo"]) == (value, "md5")
     assert shown["updated_at"] is None

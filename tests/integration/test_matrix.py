@@ -144,6 +144,13 @@ GET    /image/v2/                                       200 200 200 200 200 200 
 GET    /image/v2/images                                 401 401 200 403 200 200 200
 GET    /image/v2/images/none                            401 401 404 403 404 404 404
 GET    /image/v2/schemas/image                          401 401 200 403 200 200 200
+POST   /image/v2/images                                 401 401 501 403 403 501 501
+PATCH  /image/v2/images/none                            401 401 415 403 403 415 415
+DELETE /image/v2/images/none                            401 401 404 403 403 404 404
+PUT    /image/v2/images/none/file                       401 401 415 403 403 415 415
+GET    /image/v2/images/none/file                       401 401 404 403 404 404 404
+PUT    /image/v2/images/none/tags/t                     401 401 404 403 403 404 404
+DELETE /image/v2/images/none/tags/t                     401 401 404 403 403 404 404
 
 GET    /volume                                         300 300 300 300 300 300 300
 GET    /volume/openapi.json                            200 200 200 200 200 200 200

@@ -51,9 +51,11 @@ def token(daemon: Process) -> bytes:
 
 
 def requests(admin: bytes) -> list[bytes]:
-    """Return a request for every route."""
+    """Return a request for every route, except for uploads: these end their connections."""
     made = []
     for row in ROWS:
+        if row.method == "PUT" and row.path.endswith("/file"):
+            continue
         body = b"{}" if row.method in {"POST", "PUT"} else b""
         head = b"Host: h\r\nX-Auth-Token: %s\r\nContent-Length: %d\r\n\r\n" % (admin, len(body))
         made += [

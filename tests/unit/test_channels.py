@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from bootvol import sparing
-from bootvol.api import channels
+from bootvol.api import sites
 from bootvol.api.addresses import network
 from bootvol.api.channels import (
     IDLE,
@@ -36,8 +36,6 @@ from bootvol.api.channels import (
     LINGER,
     WHOLE,
     ApiChannel,
-    ApiSite,
-    BoundedRequest,
 )
 from bootvol.api.faults import TITLED_FAULTS
 from bootvol.api.http import add_error_handler, public_url
@@ -45,6 +43,7 @@ from bootvol.api.nova import faults
 from bootvol.api.pieces import CHUNKED
 from bootvol.api.proxied import Proxied, service
 from bootvol.api.root import ApiRoot, Mount
+from bootvol.api.sites import ApiSite, BoundedRequest
 from bootvol.api.targets import MOST_PARAMETERS, MOST_SEGMENTS
 from bootvol.errors import IdentityUnavailable
 from tests.daemons import reactor
@@ -178,7 +177,7 @@ def test_a_body_too_large_is_refused_before_it_has_come(served: Served, request_
     """A body over the limit is refused by its stated length, or at the first byte too many.
 
     Break: `src/bootvol/api/channels.py`: `self.length > LARGEST_BODY:` -> `self.length < 0:`.
-    Break: `src/bootvol/api/channels.py`: `if self.content.tell() + len(data) > LARGEST_BODY:` ->
+    Break: `src/bootvol/api/sites.py`: `if self.content.tell() + len(data) > LARGEST_BODY:` ->
     `if len(data) > LARGEST_BODY:`.
     """
     connection = served.connect()
@@ -292,7 +291,7 @@ def test_an_answer_may_take_its_time(served: Served) -> None:
 def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -> None:
     """A new client ends the connection with the longest wait for a request.
 
-    Break: `src/bootvol/api/channels.py`: `for each in taken if` -> `for each in reversed(taken) if`
+    Break: `src/bootvol/api/sites.py`: `for each in taken if` -> `for each in reversed(taken) if`
     """
     first, second, third = served.connect(), served.connect(), served.connect()
     first.send(body(1))
@@ -308,7 +307,7 @@ def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -
 
 
 def test_many_connections_of_one_address_push_out_their_own(served: Served) -> None:
-    """Break: `src/bootvol/api/channels.py`: `if addresses[each.address] == most` -> `if True`"""
+    """Break: `src/bootvol/api/sites.py`: `if addresses[each.address] == most` -> `if True`"""
     other = served.connect("198.51.100.1")
     many = [served.connect() for _ in range(2 * MOST)]
     assert not other.ended
@@ -342,11 +341,11 @@ def test_answers_that_nobody_reads_are_bounded_together(
 ) -> None:
     """The address with the most unread bytes loses its oldest connection.
 
-    Break: `src/bootvol/api/channels.py`: `sum(self._unread.values()) > MOST_UNREAD:` ->
+    Break: `src/bootvol/api/sites.py`: `sum(self._unread.values()) > MOST_UNREAD:` ->
     `not self._unread:`.
-    Break: `src/bootvol/api/channels.py`: `if addresses[each.address] == most` -> `if True`
+    Break: `src/bootvol/api/sites.py`: `if addresses[each.address] == most` -> `if True`
     """
-    monkeypatch.setattr(channels, "MOST_UNREAD", 2 * LARGE + 1)
+    monkeypatch.setattr(sites, "MOST_UNREAD", 2 * LARGE + 1)
 
     def ask(host: str) -> Connection:
         connection = served.connect(host)
@@ -466,7 +465,7 @@ def test_the_access_log_has_the_reason_why_a_stranger_was_not_served(served: Ser
 def test_a_body_takes_no_descriptor(served: Served, stated: bytes) -> None:
     """Bodies stay in memory, so a connection has one open file: its socket.
 
-    Break: `src/bootvol/api/channels.py`: `return BytesIO()` -> `return
+    Break: `src/bootvol/api/sites.py`: `return BytesIO()` -> `return
     __import__("tempfile").TemporaryFile()`.
     """
     before = len(os.listdir("/proc/self/fd"))
@@ -786,7 +785,7 @@ def test_few_chunks_are_parsed_in_a_turn(
 ) -> None:
     """A turn parses few chunks, whether they come first, behind a head, or behind a request.
 
-    Break: `src/bootvol/api/pieces.py`: `left -= PIECE if self.length is None else CHUNKED` ->
+    Break: `src/bootvol/api/pieces.py`: `left -= PIECE if self.length is None else size` ->
     `left -= CHUNKED`.
     Break: `src/bootvol/api/channels.py`: `self.parse_kept()` -> `self.parse(b"")`.
     """

@@ -65,10 +65,11 @@ def test_no_call_is_forgotten() -> None:
         "update_quota",
         "update_spec",
     }
-    for operation in NOVA.operations:
+    for operation in (*NOVA.operations, *GLANCE.operations):
         if operation.right is Right.READ:
             assert operation.method == "GET"
-    assert {each.right for each in GLANCE.operations} == {Right.READ}
+    # Publishing an image needs a right beside the declared one.
+    assert {each.right for each in GLANCE.operations} == {Right.READ, Right.WRITE}
 
 
 def test_only_the_identity_api_admits_callers_without_a_right() -> None:
@@ -111,7 +112,8 @@ def test_what_is_given_replaces_the_default(tmp_path: Path) -> None:
         (
             'reed = ["reader"]',
             "policy.reed: the key is unknown. Remove the key, or use one of: read, write,"
-            " connection, volume_types, quotas, all_tenants, force, golden_volumes, tokens.",
+            " connection, volume_types, quotas, all_tenants, force, golden_volumes, public_images,"
+            " tokens.",
         ),
         ('read = "reader"', "policy.read: 'reader': Input should be a valid list. Correct the"),
         ("write = [1]", "policy.write[0]: 1: Input should be a valid string. Correct the value"),

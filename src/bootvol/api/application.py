@@ -18,8 +18,8 @@ from werkzeug.exceptions import NotFound as UnknownPath
 from bootvol.api.cache import Answers
 from bootvol.api.dialects import Dialect, Incoming
 from bootvol.api.http import Reply, answer, public_url, render_error, with_slash, write
-from bootvol.api.operations import Document, Operation
-from bootvol.api.root import Mount
+from bootvol.api.operations import JSON, Document, Operation
+from bootvol.api.root import Mount, StreamedPath
 from bootvol.errors import BootvolError, NotFound
 
 ContextT = TypeVar("ContextT")
@@ -64,6 +64,11 @@ class Application(Generic[ContextT]):
                 tuple(prefix.encode("ascii").split(b"/")) if prefix else (),
                 self.klein,
                 self._dialect.faults,
+                [
+                    StreamedPath(each.declared.method.encode("ascii"), _segments(each.rule))
+                    for each in self._dialect.routes()
+                    if isinstance(each.declared, Operation) and each.declared.streamed
+                ],
             )
             for prefix in self._dialect.prefixes
         ]
@@ -91,6 +96,9 @@ class Application(Generic[ContextT]):
             body = await self._handle(incoming, context)
             if isinstance(body, Reply):
                 return body
+            if operation.gives != JSON:
+                # The handler has written the body, if any.
+                return Reply(None, operation.status if body else operation.empty or 204)
             bare = body is None and operation.empty is not None
             return Reply(body, operation.empty if bare and operation.empty else operation.status)
         key = (
@@ -133,6 +141,12 @@ class Application(Generic[ContextT]):
         if failure.check(UnknownPath) and (reply := self._dialect.negotiate(request)) is not None:
             return write(request, reply)
         return render_error(request, failure, self._dialect.faults)
+
+
+def _segments(rule: str) -> tuple[bytes | None, ...]:
+    """Return the segments of a rule; None for a name."""
+    segments = rule.strip("/").split("/")
+    return tuple(None if each.startswith("<") else each.encode("ascii") for each in segments)
 
 
 def _suffix(incoming: Incoming) -> str:

@@ -4,6 +4,7 @@ Twisted's own limits stay: 16 KiB for the request line and headers together, 16 
 bytes behind a request in progress, and one minute for an idle connection.  Additional limits:
 
 * A request has to arrive completely within :data:`WHOLE` seconds after its first byte.
+* Bodies of streamed operations have limits of their own (:mod:`bootvol.api.uploads`).
 * A request that is too large, or whose end is unclear (:mod:`bootvol.api.framing`), is refused at
   once, in the fault form of its dialect.
 * Each turn of the reactor parses one piece of one connection's input, and clients' addresses take
@@ -21,37 +22,34 @@ bytes behind a request in progress, and one minute for an idle connection.  Addi
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from io import BytesIO
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
-    IReactorTime,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 from zope.interface import implementer
 
 from bootvol.api import framing, targets
-from bootvol.api.access import AccessLog
 from bootvol.api.addresses import network
-from bootvol.api.http import ApiRequest
-from bootvol.api.pieces import PacedChannel
-from bootvol.api.root import ApiRoot
+from bootvol.api.uploading import UploadingChannel
 from bootvol.errors import (
+    BodyIncomplete,
     BodyTooLarge,
     BootvolError,
     HeadersTooLarge,
     MalformedRequest,
     TooManyCalls,
 )
-from bootvol.fair_share import Paced
 from bootvol.reactors import refuse_descriptors
+
+if TYPE_CHECKING:
+    from bootvol.api.sites import ApiSite
 
 #: Largest request body in bytes, the same as Nova's limit (specification, section 2.1).
 LARGEST_BODY: Final = 114688
@@ -62,19 +60,14 @@ WHOLE: Final = 60
 #: Seconds for a refused client to read the answer; further input is dropped. (Closing a connection
 #: during input resets the connection, and the client loses the answer.)
 LINGER: Final = 5
-#: Maximum number of bytes of unread answers on all connections together. A single answer may be
-#: larger.
-MOST_UNREAD: Final = 64 * 1024 * 1024
 
 
 @implementer(IHalfCloseableProtocol)
-class ApiChannel(PacedChannel):
+class ApiChannel(UploadingChannel):
     """An HTTP/1.1 connection."""
 
     maxHeaders = 100
     site: ApiSite
-    #: The transport: TCP, TLS or a unix socket.
-    transport: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +102,9 @@ class ApiChannel(PacedChannel):
         """
         if self._handlingRequest or self.is_behind or self.is_ahead:
             return
+        if self.is_uploading:
+            self.refuse(BodyIncomplete())
+            return
         self.setTimeout(None)
         self.loseConnection()
         if self._ending is None:
@@ -120,7 +116,7 @@ class ApiChannel(PacedChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Take input, and start the timer of a request at its first byte."""
-        if self._ending is None and not self._handlingRequest:
+        if self._ending is None and not self._handlingRequest and self.upload is None:
             self._ending = self.callLater(WHOLE, self._ended)
             # A proxy states the address before the first request.
             self._note_address()
@@ -166,7 +162,13 @@ class ApiChannel(PacedChannel):
         return True
 
     def allHeadersReceived(self) -> None:
-        """Refuse a body that is too large before any of the body is read."""
+        """Stream a body, or refuse one that is too large before any of the body is read."""
+        if not self._refused and self.site.resource.streams(self._command, self._asked_for):
+            self._accept(self.begin_upload)
+            if not self._refused:
+                super().allHeadersReceived()
+                self.end_after_upload()
+            return
         if not self._refused and self.length is not None and self.length > LARGEST_BODY:
             self.refuse(BodyTooLarge())
         if not self._refused:
@@ -179,12 +181,19 @@ class ApiChannel(PacedChannel):
 
     def allContentReceived(self) -> None:
         """Process a complete request, now without a time limit, or refuse one beyond the limit."""
+        if self.upload is None:
+            self._accept(super().allContentReceived)
+        elif not self._refused:
+            super().allContentReceived()
+
+    def _accept(self, process: Callable[[], None]) -> None:
+        """Process a request unless too many requests are in progress."""
         if not self._refused and self.site.is_full:
             self.refuse(TooManyCalls())
         if not self._refused:
             self._cancel()
             self.site.working(self)
-            super().allContentReceived()
+            process()
 
     def requestDone(self, request: Request) -> None:
         """Continue with the next request; if pipelined, in a later turn of the reactor.
@@ -192,6 +201,10 @@ class ApiChannel(PacedChannel):
         Twisted would answer all pipelined requests in one turn, even if the client reads nothing.
         """
         self.site.waiting(self)
+        if self.is_uploading:
+            self._linger()
+            self.drop_upload(request)
+            return
         if self._waitingForTransport:
             self.site.unread(self, request.sentLength)
         ahead = any(self._dataBuffer) or bool(self._buffer)
@@ -243,12 +256,20 @@ class ApiChannel(PacedChannel):
         """Answer with an error without reading the request, and end the connection."""
         if self._refused:
             return
+        if self.upload is not None:
+            # The handler answers.
+            self.upload.fail(error)
+            return
+        self._linger()
+        self.site.access.refused(self.transport.getPeer(), error)
+        self.transport.write(self.site.resource.refusal(self._asked_for, error))
+
+    def _linger(self) -> None:
+        """Drop further input, and end the connection when the client has read the answer."""
         self._refused = True
         self._cancel()
         self._ending = self.callLater(LINGER, self._ended)
         self.setTimeout(None)
-        self.site.access.refused(self.transport.getPeer(), error)
-        self.transport.write(self.site.resource.refusal(self._asked_for, error))
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Refuse bytes that are not HTTP/1.1, with a body; Twisted's own answer has none."""
@@ -269,131 +290,3 @@ class ApiChannel(PacedChannel):
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
-
-
-class BoundedRequest(ApiRequest):
-    """A request that buffers at most :data:`LARGEST_BODY` bytes of its body."""
-
-    channel: ApiChannel
-    content: Any
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Buffer a part of the body, or refuse a body that is too large."""
-        if self.content.tell() + len(data) > LARGEST_BODY:
-            self.channel.refuse(BodyTooLarge())
-        else:
-            super().handleContentChunk(data)
-
-
-class ApiSite(Site):
-    """The factory of the API's connections.
-
-    :param connections: maximum number of connections at once.
-    :param spare: maximum number of additional connections while all connections have requests in
-        progress; never more than ``connections``.  Requests on additional connections are refused.
-    :ivar pace: paces the parsing of input, in turns of clients' addresses.
-    """
-
-    # Twisted's own would choose between HTTP/1.1 and 2.
-    protocol = ApiChannel  # type: ignore[assignment]
-
-    def __init__(self, root: ApiRoot, reactor: IReactorTime, connections: int, spare: int) -> None:
-        # No call takes a form, so forms are not parsed.
-        super().__init__(
-            root,
-            requestFactory=BoundedRequest,
-            timeout=IDLE,
-            parsePOSTFormSubmission=False,
-            reactor=reactor,
-        )
-        self.access = AccessLog(reactor)
-        self.pace = Paced(reactor)
-        self._most = connections
-        self._spare = min(spare, connections)
-        self._working: set[ApiChannel] = set()
-        #: Idle connections (without a request in progress), longest idle first.
-        self._waiting: OrderedDict[ApiChannel, None] = OrderedDict()
-        #: Bytes of the last answer of each connection whose client has not read it, oldest first.
-        self._unread: dict[ApiChannel, int] = {}
-
-    def getContentFile(self, _length: int | None) -> BytesIO:  # noqa: N802 (Twisted's name)
-        """Return a buffer for a body: Twisted's own is a file, one more for each connection."""
-        return BytesIO()
-
-    def log(self, request: Any) -> None:
-        """Write a line of the access log."""
-        self.access.answered(request)
-
-    def stopFactory(self) -> None:
-        """End the access log's period, and stop."""
-        self.access.stop()
-        super().stopFactory()
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """Return HTTP/1.1 as the only protocol for TLS: these limits do not apply to HTTP/2."""
-        return [b"http/1.1"]
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a new connection; end idle connections beyond the limit."""
-        while len(self._waiting) >= max(self._most - self.at_work, self._spare):
-            self._make_room()
-        return super().buildProtocol(addr)
-
-    def _make_room(self) -> None:
-        """End the longest idle connection of the address with the most idle connections."""
-        longest = _greediest(dict.fromkeys(self._waiting, 1))
-        del self._waiting[longest]
-        longest.end()
-
-    @property
-    def at_work(self) -> int:
-        """The number of connections with a request in progress."""
-        return len(self._working)
-
-    @property
-    def is_full(self) -> bool:
-        """True if the number of requests in progress has reached the limit."""
-        return self.at_work >= self._most
-
-    def waiting(self, channel: ApiChannel) -> None:
-        """Count a connection as idle."""
-        self._working.discard(channel)
-        self._waiting[channel] = None
-
-    def working(self, channel: ApiChannel) -> None:
-        """Count a connection as one with a request in progress."""
-        self._waiting.pop(channel, None)
-        self._working.add(channel)
-
-    def gone(self, channel: ApiChannel) -> None:
-        """Forget a closed connection."""
-        self._waiting.pop(channel, None)
-        self._working.discard(channel)
-        self.read(channel)
-
-    def unread(self, channel: ApiChannel, length: int) -> None:
-        """Note an unread answer; close connections while unread answers exceed the limit.
-
-        :param length: length of the answer in bytes.
-        """
-        self._unread[channel] = length
-        while len(self._unread) > 1 and sum(self._unread.values()) > MOST_UNREAD:
-            dropped = _greediest(self._unread)
-            self.read(dropped)
-            dropped.end()
-
-    def read(self, channel: ApiChannel) -> None:
-        """Note that a client has read most of the last answer."""
-        self._unread.pop(channel, None)
-
-
-def _greediest(taken: dict[ApiChannel, int]) -> ApiChannel:
-    """Return the first connection of the address with the largest sum.
-
-    :param taken: the amount of each connection; not empty.
-    """
-    addresses: Counter[str] = Counter()
-    for channel, much in taken.items():
-        addresses[channel.address] += much
-    most = max(addresses.values())
-    return next(each for each in taken if addresses[each.address] == most)

@@ -18,6 +18,7 @@ from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
+from bootvol.service.stored_images import StoredImages
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 
@@ -38,6 +39,7 @@ class Services:
     rates: RateLimits
     key_pairs: KeyPairs
     ids: Ids
+    stored_images: StoredImages
 
 
 @attrs.frozen

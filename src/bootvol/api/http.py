@@ -27,6 +27,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from bootvol.api import targets
 from bootvol.api.statuses import status_of
+from bootvol.api.uploads import BodyStream
 from bootvol.errors import (
     BootvolError,
     DatabaseUnavailable,
@@ -41,6 +42,7 @@ from bootvol.errors import (
     TooManyLogins,
     Unauthorized,
     UnsupportedContentType,
+    WrongMediaType,
 )
 from bootvol.jsons import JsonObject
 from bootvol.shortage import short_of
@@ -117,17 +119,20 @@ def write(request: IRequest, reply: Reply) -> bytes:
     return reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
 
 
-def read_json(request: IRequest) -> Any:
+def read_json(request: IRequest, media: str = "application/json") -> Any:
     """Return the JSON body of a request.
 
-    :raises UnsupportedContentType: if the request states a content type other than JSON.
+    :param media: the content type of the operation's body.
+    :raises UnsupportedContentType: if the operation takes JSON, and the request states another
+        content type.
+    :raises WrongMediaType: if the operation takes another content type than the stated one.
     :raises MalformedBody: if the body is not JSON.
     :raises InvalidRequest: if the body has too many values, is nested too deeply, or has text that
         no database stores.
     """
     content_type = (request.getHeader(b"content-type") or b"application/json").split(b";")[0]
-    if content_type.strip().lower() != b"application/json":
-        raise UnsupportedContentType
+    if content_type.strip().lower() != media.encode("ascii"):
+        raise UnsupportedContentType if media == "application/json" else WrongMediaType(media)
     request.content.seek(0)
     sent = request.content.read()
     _check_number(sent)
@@ -314,6 +319,8 @@ class ApiRequest(Request):
     tenant: str | None = None
     #: The host in the target, which counts instead of the header Host; None for none.
     host_of_target: bytes | None = None
+    #: The body of a request for a streamed operation.
+    stream: BodyStream | None = None
     #: For the access log: the reason for a failure without a fault in the request.
     reason = ""
 

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TypedDictSchema
 
 from bootvol.api.dialects import AnyDialect, Route
-from bootvol.api.operations import Admission, Declared, Document, Operation
+from bootvol.api.operations import JSON, Admission, Declared, Document, Operation
 from bootvol.jsons import JsonObject
 
 #: Schemas of parameters, and the scheme of tokens.
@@ -89,7 +89,7 @@ class _Terse(GenerateJsonSchema):
         return False
 
     def typed_dict_schema(self, schema: TypedDictSchema) -> JsonSchemaValue:
-        return {**super().typed_dict_schema(schema), "additionalProperties": False}
+        return {"additionalProperties": False, **super().typed_dict_schema(schema)}
 
 
 class _Schemas:
@@ -154,7 +154,9 @@ def _of_operation(
                 "properties": {operation.entity: body},
                 "required": [operation.entity],
             }
-        shown["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        shown["requestBody"] = {"required": True, "content": {operation.takes: {"schema": body}}}
+    elif operation.streamed:
+        shown["requestBody"] = {"required": True, "content": {operation.takes: {}}}
     return shown
 
 
@@ -175,6 +177,8 @@ def _parameters(dialect: AnyDialect, operation: Operation, route: Route) -> Iter
 
 def _reply(declared: Declared, schemas: _Schemas) -> JsonObject:
     shown: JsonObject = {"description": HTTPStatus(declared.status).phrase}
-    if declared.reply is not NoneType:
+    if isinstance(declared, Operation) and declared.gives != JSON:
+        shown["content"] = {declared.gives: {}}
+    elif declared.reply is not NoneType:
         shown["content"] = {"application/json": {"schema": schemas.of_reply(declared)}}
     return shown

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from functools import cached_property
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 import attrs
 from pydantic import BaseModel
@@ -24,6 +24,9 @@ from twisted.internet.defer import Deferred
 from bootvol.api.http import Reply
 from bootvol.jsons import JsonObject
 from bootvol.policy import Right
+
+#: The media type of most bodies.
+JSON: Final = "application/json"
 
 Handler = Callable[..., Coroutine[Deferred[object], object, Any]]
 DocumentHandler = Callable[[str], Any]
@@ -109,6 +112,12 @@ class Operation(Declared):
     :ivar versions: the versions that have the operation; None for all versions of the dialect.  The
         OpenAPI document shows the first.
     :ivar refusals: statuses of failures, in addition to the statuses that the dialect derives.
+    :ivar takes: the media type of the request body.
+    :ivar streamed: whether the handler reads the body itself, as the bytes arrive: see
+        :mod:`bootvol.api.uploads`.
+    :ivar gives: the media type of the reply's body.  If that type is not JSON, the handler itself
+        writes the body, and returns whether the reply has one.  A reply without a body has the
+        status ``empty``.
     """
 
     method: str
@@ -123,6 +132,9 @@ class Operation(Declared):
     refusals: tuple[int, ...]
     empty: int | None
     versions: tuple[str, ...] | None
+    takes: str
+    streamed: bool
+    gives: str
 
     @property
     def body(self) -> type[BaseModel] | None:
@@ -149,6 +161,9 @@ def operation(
     refusals: tuple[int, ...] = (),
     empty: int | None = None,
     versions: tuple[str, ...] | None = None,
+    takes: str = JSON,
+    streamed: bool = False,
+    gives: str = JSON,
 ) -> Callable[[Handler], Operation]:
     """Declare the handler of an operation; the other parameters are those of :class:`Operation`.
 
@@ -177,6 +192,9 @@ def operation(
             refusals,
             empty,
             versions,
+            takes,
+            streamed,
+            gives,
         )
 
     return declare

@@ -25,7 +25,7 @@ CHUNKED: Final = 512
 class PacedChannel(HTTPChannel):
     """An HTTP/1.1 connection whose input takes turns with the input of all other connections.
 
-    The factory of the connection has a ``pace``: see :class:`bootvol.api.channels.ApiSite`.
+    The factory of the connection has a ``pace``: see :class:`bootvol.api.sites.ApiSite`.
 
     :ivar address: the client's address; addresses take turns.
     """
@@ -70,6 +70,10 @@ class PacedChannel(HTTPChannel):
         super().setLineMode(extra)
         self._come += waiting
 
+    def size_of_part(self) -> int:
+        """Return how many bytes of input to parse at once."""
+        return CHUNKED
+
     def turn(self, work: Callable[[], None]) -> Deferred[None]:
         """Return a Deferred that calls ``work`` in the turn of the connection.
 
@@ -100,10 +104,11 @@ class PacedChannel(HTTPChannel):
         self.is_behind = False
         left = PIECE
         while self._come and left > 0 and not self.is_behind:
-            part, self._come = self._come[:CHUNKED], self._come[CHUNKED:]
+            size = self.size_of_part()
+            part, self._come = self._come[:size], self._come[size:]
             self.parse(part)
             # The body in progress has chunks if it has no length.
-            left -= PIECE if self.length is None else CHUNKED
+            left -= PIECE if self.length is None else size
         if not self._come:
             self._valve.let_go()
         elif not self.is_behind:

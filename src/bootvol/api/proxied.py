@@ -16,7 +16,7 @@ from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 
-from bootvol.api.channels import ApiSite
+from bootvol.api.sites import ApiSite
 from bootvol.errors import MalformedRequest
 
 _PREFIX: Final = "haproxy:"

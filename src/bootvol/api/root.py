@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import attrs
 import orjson
@@ -32,15 +33,39 @@ _ONCE: Final = (b"Host", b"X-Auth-Token", b"X-Subject-Token")
 
 
 @attrs.frozen
+class StreamedPath:
+    """An operation whose handler reads the body as the bytes arrive.
+
+    :ivar segments: the segments of the path; None stands for any segment that is not empty.
+    """
+
+    method: bytes
+    segments: tuple[bytes | None, ...]
+
+    def fits(self, method: bytes, segments: Sequence[bytes]) -> bool:
+        """Return whether a request is for the operation."""
+        return (
+            method == self.method
+            and len(segments) == len(self.segments)
+            and all(
+                segment and wanted in (None, unquote_to_bytes(segment))
+                for wanted, segment in zip(self.segments, segments, strict=True)
+            )
+        )
+
+
+@attrs.frozen
 class Mount:
     """An application, mounted at a prefix.
 
     :ivar prefix: the first segments of all paths of the application, removed for the application.
+    :ivar streamed: the operations with streamed bodies.
     """
 
     prefix: tuple[bytes, ...]
     app: Klein
     faults: Faults
+    streamed: Collection[StreamedPath] = ()
 
 
 class ApiRoot(Resource):
@@ -82,6 +107,17 @@ class ApiRoot(Resource):
         request.prepath = [*(request.prepath or []), *path[:length]]
         request.postpath = [without_slash(each) for each in path[length:]] or [b""]
         return self._resources[mount.prefix].render(request)
+
+    def streams(self, method: bytes, target: bytes) -> bool:
+        """Return whether a request is for an operation that reads the body as the bytes arrive.
+
+        :param target: the path, perhaps with a query.
+        """
+        segments = target.partition(b"?")[0].lstrip(b"/").split(b"/")
+        mount = self._mount(segments)
+        segments[-1] = segments[-1].removesuffix(b".json")
+        own = segments[len(mount.prefix) :]
+        return any(each.fits(method, own) for each in mount.streamed)
 
     def refusal(self, path: bytes, error: BootvolError) -> bytes:
         """Return a complete HTTP answer to an unread request, as the last of its connection.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bootvol.errors.access import Forbidden
 from bootvol.errors.base import BootvolError
+from bootvol.errors.requests import UnsupportedContentType
 
 
 class ImageConflict(BootvolError):
@@ -11,3 +13,41 @@ class ImageConflict(BootvolError):
     code = "image-conflict"
     retryable = False
     remedy = "Wait until the image is queued or active, or create another image."
+
+
+class ImageProtected(Forbidden):
+    """The image is protected against deletion.
+
+    :param image_id: the id of the image.
+    """
+
+    code = "image-protected"
+    remedy = "Set the property protected of the image to false first."
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"Image {image_id} is protected and cannot be deleted.")
+
+
+class NoImageStore(BootvolError):
+    """The operator has configured no source that takes images from callers."""
+
+    code = "no-image-store"
+    retryable = False
+    remedy = (
+        "Use an image from the list of images, or have the operator set writable = true for a"
+        " source of the plugin directory."
+    )
+    default_message = "This service takes no images."
+
+
+class WrongMediaType(UnsupportedContentType):
+    """The body of the call has another content type.
+
+    :param wanted: the content type of the call.
+    """
+
+    code = "wrong-media-type"
+    remedy = "Send the body with the Content-Type that the message names."
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"Unsupported Content-Type: this call takes {wanted}.")

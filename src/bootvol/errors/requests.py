@@ -44,6 +44,23 @@ class BodyTooLarge(InvalidRequest):
     default_message = "Request is too large."
 
 
+class BodyIncomplete(InvalidRequest):
+    """The client closed the connection within the body."""
+
+    code = "body-incomplete"
+    remedy = "Send the whole body."
+    default_message = "The body of the request is incomplete."
+
+
+class BodyTooSlow(BootvolError):
+    """The client sends the body too slowly."""
+
+    code = "body-too-slow"
+    retryable = True
+    remedy = "Send the body faster, over a better connection."
+    default_message = "The body of the request comes too slowly."
+
+
 class HeadersTooLarge(BootvolError):
     """The request line and the headers are larger than in any valid request of the API."""
 

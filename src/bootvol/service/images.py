@@ -160,6 +160,19 @@ class Images:
                     failed = failed if isinstance(failed, SourceFailed) else error
         raise failed or ImageNotFound(reference)
 
+    async def ask(
+        self,
+        name: str,
+        caller: Caller,
+        question: Callable[[], Coroutine[Deferred[object], object, T]],
+    ) -> T:
+        """Ask a source a short question for a caller.
+
+        :raises SourceFailed: if the source fails, or does not answer in time.
+        :raises TooManyCalls: if too many calls of the tenant wait for the source.
+        """
+        return await self._ask(name, caller, _Question.FIND, question, apart=True)
+
     async def _list(self, name: str, caller: Caller) -> Sequence[Image]:
         source = self._sources[name]
         found = await self._ask(name, caller, _Question.LIST, lambda: source.images(caller))

@@ -1,1 +1,1 @@
-"""Glance's image API v2, read only: the images of all sources."""
+"""Glance's image API v2: the images of all sources, and images that callers bring."""

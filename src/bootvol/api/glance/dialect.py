@@ -1,7 +1,7 @@
-"""Glance's image API v2 as a dialect, read only, below ``/image``.
+"""Glance's image API v2 as a dialect, below ``/image``.
 
-Glance's operations that change images answer 404.  Errors have the form of the identity API:
-Glance itself sends HTML, and its clients understand this form of JSON.
+Glance's operations that are not here answer 404.  Errors have the form of the identity API: Glance
+itself sends HTML, and its clients understand this form of JSON.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
+import attrs
+
 from bootvol.api.admission import Callers, refusals, segments_filled
 from bootvol.api.application import Application
 from bootvol.api.context import RequestContext, Services
 from bootvol.api.dialects import Dialect
 from bootvol.api.door import Door
 from bootvol.api.faults import TITLED_FAULTS
-from bootvol.api.glance import images
+from bootvol.api.glance import changes, data, images
+from bootvol.api.glance.bodies import read_body
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
+from bootvol.api.statuses import status_of
+from bootvol.errors import BootvolError, UnsupportedContentType
 from bootvol.jsons import JsonObject
 from bootvol.policy import Policy
 
 _ABOUT: Final = """\
-The images of all sources, in the form of Glance's API v2, read only.
+The images of all sources, and images that projects bring, in the form of Glance's API v2.
 Every other name in the query of a list filters by the property of that name; every path may end in
 `.json`."""
 
@@ -33,12 +38,23 @@ def show_description(_url: str) -> JsonObject:
     return description()
 
 
+def _status(error: BootvolError) -> int:
+    """Return the HTTP status of an error, as Glance chooses the statuses."""
+    return 415 if isinstance(error, UnsupportedContentType) else status_of(error)
+
+
+FAULTS: Final = attrs.evolve(TITLED_FAULTS, status=_status)
+
 GLANCE: Final = Dialect[RequestContext](
     prefixes=("image",),
     template="/v2/{path}",
-    groups={"openapi": (show_description,), "images": images.OPERATIONS},
-    faults=TITLED_FAULTS,
+    groups={
+        "openapi": (show_description,),
+        "images": (*images.OPERATIONS, *changes.OPERATIONS, *data.OPERATIONS),
+    },
+    faults=FAULTS,
     refusals=refusals,
+    read_body=read_body,
 )
 
 

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from bootvol.api.context import RequestContext
 from bootvol.api.glance import views
+from bootvol.api.glance.described import merged, of_image, of_record
 from bootvol.api.operations import document, operation
 from bootvol.api.paging import Link, after
 from bootvol.errors import NotFound
@@ -60,8 +61,10 @@ def list_versions(url: str) -> Versions:
 @operation("images_list_images", "GET", "images", paged=True, query=views.QUERY, refusals=(503,))
 async def list_images(context: RequestContext) -> Images:
     """List the images of all sources."""
-    found = await context.services.images.listed(context.caller)
-    fitting = views.select(context.request, found)
+    services, caller = context.services, context.caller
+    found = await services.images.listed(caller)
+    described = merged(found, await services.stored_images.records(caller), caller.tenant)
+    fitting = views.select(context.request, described)
     page = after(context.request, fitting, lambda each: each.id, _MOST)
     shown: Images = {
         "images": [views.image(each) for each in page],
@@ -76,7 +79,11 @@ async def list_images(context: RequestContext) -> Images:
 @operation("images_show_image", "GET", "images/<image_id>", refusals=(503,))
 async def show_image(context: RequestContext, image_id: str) -> views.ImageShown:
     """Show an image."""
-    return views.image(await context.services.images.find(context.caller, image_id))
+    services, caller = context.services, context.caller
+    record = await services.stored_images.record(caller, image_id)
+    if record is not None:
+        return views.image(of_record(record, caller.tenant))
+    return views.image(of_image(await services.images.find(caller, image_id)))
 
 
 @operation("images_show_schema", "GET", "schemas/<name>")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from operator import attrgetter
+from typing import Final, cast
 from urllib.parse import quote
 
+from pydantic import ConfigDict
 from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
 from bootvol.api.filters import composed, text
+from bootvol.api.glance.described import Described
 from bootvol.api.times import to_seconds
 from bootvol.errors import InvalidRequest
 from bootvol.jsons import JsonObject
-from bootvol.model import Image
+from bootvol.model import ImageStatus, Visibility
 
 #: The sort keys of a list.
 _KEYS: Final = (
@@ -44,8 +47,8 @@ IMAGE: Final[JsonObject] = {
     "properties": {
         "id": {"type": "string"},
         "name": _TEXT,
-        "status": {"type": "string", "enum": ["active"]},
-        "visibility": {"type": "string", "enum": ["public"]},
+        "status": {"type": "string", "enum": [each.value for each in ImageStatus]},
+        "visibility": {"type": "string", "enum": [each.value for each in Visibility]},
         "protected": {"type": "boolean"},
         "os_hidden": {"type": "boolean"},
         "owner": _TEXT,
@@ -61,6 +64,7 @@ IMAGE: Final[JsonObject] = {
         "created_at": _MOMENTS,
         "updated_at": _MOMENTS,
         "tags": {"type": "array", "items": {"type": "string", "maxLength": 255}},
+        "file": {"type": "string"},
         "self": {"type": "string"},
         "schema": {"type": "string"},
     },
@@ -88,19 +92,21 @@ IMAGES: Final[JsonObject] = {
 
 
 class ImageShown(TypedDict):
-    """An image, with the properties that bootvol knows."""
+    """An image, with the properties that bootvol knows, and the owner's own properties."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     id: str
-    name: str
-    status: Literal["active"]
-    visibility: Literal["public"]
-    protected: Literal[False]
-    os_hidden: Literal[False]
-    owner: None
+    name: str | None
+    status: str
+    visibility: str
+    protected: bool
+    os_hidden: bool
+    owner: str | None
     size: int | None
     virtual_size: int | None
     disk_format: str | None
-    container_format: str
+    container_format: str | None
     checksum: str | None
     os_hash_algo: str | None
     os_hash_value: str | None
@@ -109,63 +115,64 @@ class ImageShown(TypedDict):
     created_at: str | None
     updated_at: str | None
     tags: list[str]
+    file: str
     self: str
     schema: str
 
 
-def _moment(value: Image) -> str | None:
-    if value.changed_at is None:
-        return None
-    return to_seconds(value.changed_at)
+#: The names of the shown properties that are fields of a description.
+_FIELDS: Final = (
+    *("id", "name", "status", "visibility", "protected", "os_hidden", "owner", "size"),
+    *("virtual_size", "disk_format", "container_format", "checksum", "os_hash_algo"),
+    *("os_hash_value", "min_disk", "min_ram"),
+)
+
+
+def _moment(value: float | None) -> str | None:
+    return None if value is None else to_seconds(value)
+
+
+def _path(value: Described) -> str:
+    return f"/v2/images/{quote(value.id, safe='')}"
 
 
 #: The shown properties of an image, as far as bootvol knows them.
-_SHOWN: Final[Mapping[str, Callable[[Image], Any]]] = {
-    "id": lambda each: each.id,
-    "name": lambda each: each.name,
-    "status": lambda _: "active",
-    # Everybody who sees the image may use it.
-    "visibility": lambda _: "public",
-    "protected": lambda _: False,
-    "os_hidden": lambda _: False,
-    "owner": lambda _: None,
-    "size": lambda each: each.size_bytes,
-    "virtual_size": lambda each: each.disk_bytes,
-    "disk_format": lambda each: each.format,
-    "container_format": lambda _: "bare",
-    "checksum": lambda each: (
-        each.digest.value if each.digest and each.digest.algorithm == "md5" else None
-    ),
-    "os_hash_algo": lambda each: each.digest.algorithm if each.digest else None,
-    "os_hash_value": lambda each: each.digest.value if each.digest else None,
-    "min_disk": lambda each: each.min_disk_gib,
-    "min_ram": lambda _: 0,
-    "created_at": _moment,
-    "updated_at": _moment,
-    "tags": lambda _: [],
-    "self": lambda each: f"/v2/images/{quote(each.id, safe='')}",
+_SHOWN: Final[Mapping[str, Callable[[Described], object]]] = {
+    **{name: attrgetter(name) for name in _FIELDS},
+    "created_at": lambda each: _moment(each.created_at),
+    "updated_at": lambda each: _moment(each.updated_at),
+    "tags": lambda each: list(each.tags),
+    "file": lambda each: f"{_path(each)}/file",
+    "self": _path,
     "schema": lambda _: "/v2/schemas/image",
+}
+#: The names of properties that an owner cannot give to further properties.
+RESERVED: Final = frozenset((*_SHOWN, "locations", "direct_url", "stores", "deleted_at"))
+
+
+def _second(value: float | None) -> int | None:
+    """Return a sort key for the shown time; formatting the time of each image takes too long."""
+    return None if value is None else int(value)
+
+
+_SORTED: Final[Mapping[str, Callable[[Described], object]]] = {
+    **_SHOWN,
+    "created_at": lambda each: _second(each.created_at),
+    "updated_at": lambda each: _second(each.updated_at),
 }
 
 
-def _second(value: Image) -> int | None:
-    """Return a sort key for the shown time; formatting the time of each image takes too long."""
-    return None if value.changed_at is None else int(value.changed_at)
+def image(value: Described) -> ImageShown:
+    """Return the view of an image."""
+    shown = {name: show(value) for name, show in _SHOWN.items()}
+    return cast("ImageShown", {**value.properties, **shown})
 
 
-_SORTED: Final = {**_SHOWN, "created_at": _second, "updated_at": _second}
-
-
-def image(value: Image) -> ImageShown:
-    """Return the view of an image, as far as bootvol knows the properties."""
-    shown: Any = {name: show(value) for name, show in _SHOWN.items()}
-    return shown  # type: ignore[no-any-return]
-
-
-def select(request: IRequest, found: Sequence[Image]) -> list[Image]:
+def select(request: IRequest, found: Sequence[Described]) -> list[Described]:
     """Return the images that match a request's query, in the requested order.
 
     As in Glance, every name in the query is a property.  Images without the property are left out.
+    Hidden images, and images that are not listed for the caller, are shown only on demand.
 
     A list may have thousands of images, so this function renders none.
 
@@ -173,6 +180,10 @@ def select(request: IRequest, found: Sequence[Image]) -> list[Image]:
     """
     names = {name.decode("utf-8", "replace") for name in request.args or {}}
     filters = [_filter(request, name) for name in sorted(names - _NO_PROPERTIES)]
+    if "visibility" not in names:
+        filters.append(lambda each: each.listed)
+    if "os_hidden" not in names:
+        filters.append(lambda each: not each.os_hidden)
     # Sorting is stable, so sort by the most significant key last.
     left = [each for each in found if all(fits(each) for fits in filters)]
     left.sort(key=lambda each: each.id)
@@ -181,26 +192,27 @@ def select(request: IRequest, found: Sequence[Image]) -> list[Image]:
     return left
 
 
-def _filter(request: IRequest, name: str) -> Callable[[Image], bool]:
+def _filter(request: IRequest, name: str) -> Callable[[Described], bool]:
     given = text(request, name.encode("utf-8")) or ""
     if name in ("size_min", "size_max"):
         if not (given.isascii() and given.isdigit()):
             raise InvalidRequest(f"{name} must be a number of bytes")
         bound = int(given[:18])
         if name == "size_min":
-            return lambda each: each.size_bytes is not None and each.size_bytes >= bound
-        return lambda each: each.size_bytes is not None and each.size_bytes <= bound
+            return lambda each: each.size is not None and each.size >= bound
+        return lambda each: each.size is not None and each.size <= bound
     if (name, given) == ("visibility", "all"):
         return lambda each: True
     if name == "tag":
-        return lambda each: given in _SHOWN["tags"](each)
-    if name not in _SHOWN:
-        return lambda each: False
+        tags = {value.decode("utf-8", "replace") for value in (request.args or {})[b"tag"]}
+        return lambda each: tags.issubset(each.tags)
     values = given.removeprefix("in:").split(",") if given.startswith("in:") else [given]
     if name in ("protected", "os_hidden"):
         values = [value.lower() for value in values]
-    show = _SHOWN[name]
     fitting = frozenset(map(composed, values))
+    if name not in _SHOWN:
+        return lambda each: _as_text(each.properties.get(name)) in fitting
+    show = _SHOWN[name]
     return lambda each: _as_text(show(each)) in fitting
 
 
@@ -233,10 +245,10 @@ def _order(request: IRequest) -> list[tuple[str, bool]]:
     return [(key, way != "asc") for key, way in dict(pairs).items()]
 
 
-def _place(value: Callable[[Image], object]) -> Callable[[Image], tuple[bool, object]]:
+def _place(value: Callable[[Described], object]) -> Callable[[Described], tuple[bool, object]]:
     """Return a sort key for a property; images with an unknown value come first."""
 
-    def place(each: Image) -> tuple[bool, object]:
+    def place(each: Described) -> tuple[bool, object]:
         found = value(each)
         return (found is not None, 0 if found is None else found)
 

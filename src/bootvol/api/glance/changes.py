@@ -1,0 +1,86 @@
+"""Operations that create, describe and delete the images of callers."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+import attrs
+
+from bootvol.api.bodies import read_part
+from bootvol.api.context import RequestContext
+from bootvol.api.glance import views
+from bootvol.api.glance.bodies import PATCH, ImageBody, PatchBody
+from bootvol.api.glance.described import of_record
+from bootvol.api.http import public_url
+from bootvol.api.operations import operation
+from bootvol.errors import Forbidden, NotFound
+from bootvol.model import ImageRecord
+from bootvol.policy import Right
+
+#: Statuses of failures of operations that change images.
+_REFUSALS: Final = (403, 409, 413, 415, 503)
+
+
+@operation("images_create_image", "POST", "images", status=201, refusals=(*_REFUSALS, 501))
+async def create_image(context: RequestContext, body: ImageBody) -> views.ImageShown:
+    """Create an image without data."""
+    made = await context.services.stored_images.create(
+        context.caller, body.described, publishes=_may_publish(context)
+    )
+    url = f"{public_url(context.request)}/image/v2/images/{quote(made.id)}"
+    context.request.setHeader(b"Location", url.encode("ascii", "replace"))
+    return views.image(of_record(made, context.caller.tenant))
+
+
+@operation("images_update_image", "PATCH", "images/<image_id>", takes=PATCH, refusals=_REFUSALS)
+async def update_image(context: RequestContext, image_id: str, body: PatchBody) -> views.ImageShown:
+    """Change the description of an image."""
+    changed = await context.services.stored_images.change(
+        context.caller, image_id, body.changed, publishes=_may_publish(context)
+    )
+    return views.image(of_record(changed, context.caller.tenant))
+
+
+@operation("images_delete_image", "DELETE", "images/<image_id>", status=204, refusals=_REFUSALS)
+async def delete_image(context: RequestContext, image_id: str) -> None:
+    """Delete an image."""
+    await context.services.stored_images.remove(context.caller, image_id)
+
+
+@operation("images_add_tag", "PUT", "images/<image_id>/tags/<tag>", status=204, refusals=_REFUSALS)
+async def add_tag(context: RequestContext, image_id: str, tag: str) -> None:
+    """Give a tag to an image."""
+
+    def tagged(record: ImageRecord) -> ImageRecord:
+        tags = (*(each for each in record.tags if each != tag), tag)
+        body = read_part({"tags": list(tags)}, ImageBody)
+        return attrs.evolve(record, tags=tuple(body.tags or ()))
+
+    await context.services.stored_images.change(context.caller, image_id, tagged, publishes=False)
+
+
+@operation(
+    "images_delete_tag", "DELETE", "images/<image_id>/tags/<tag>", status=204, refusals=_REFUSALS
+)
+async def delete_tag(context: RequestContext, image_id: str, tag: str) -> None:
+    """Take a tag from an image."""
+
+    def untagged(record: ImageRecord) -> ImageRecord:
+        if tag not in record.tags:
+            raise NotFound(f"Image {record.id} has no such tag.")
+        return attrs.evolve(record, tags=tuple(each for each in record.tags if each != tag))
+
+    await context.services.stored_images.change(context.caller, image_id, untagged, publishes=False)
+
+
+def _may_publish(context: RequestContext) -> bool:
+    """Return whether the caller may make images public."""
+    try:
+        context.policy.check(context.caller.roles, Right.PUBLIC_IMAGES)
+    except Forbidden:
+        return False
+    return True
+
+
+OPERATIONS = (create_image, update_image, delete_image, add_tag, delete_tag)
