@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from sqlalchemy import create_engine, insert
 from tests.daemons import TENANT
@@ -40,8 +42,8 @@ from klein import Klein
 app = Klein()
 content = open(sys.argv[2], "rb").read()
 
-@app.route("/v1.1/<tenant>/<path:rest>")
-def shown(request, tenant, rest):
+@app.route("/<path:rest>")
+def shown(request, rest):
     request.setHeader(b"Content-Type", b"application/json; charset=UTF-8")
     return content
 
@@ -64,6 +66,8 @@ for page in itertools.cycle(range(pages)):
 TARGETS: Final = {
     "GET of 1,000 volumes, beside a plain Klein handler": "3",
     "GET of one volume, beside a plain Klein handler": "3",
+    "GET of 1,000 volumes by the Block Storage API, beside a plain Klein handler": "3",
+    "GET of one volume by the Block Storage API, beside a plain Klein handler": "3",
     "p99 of GET while 10,000 volumes are listed over and over": "50 ms",
     "the same while volumes are created, too": "-",
 }
@@ -73,8 +77,15 @@ def figures(folder: Path) -> dict[str, float]:
     """Return the figures by their names."""
     with process(folder, _CONFIG) as daemon:
         _insert(daemon, 1000)
-        several = _beside_klein(daemon, "os-volumes/detail")
-        one = _beside_klein(daemon, "os-volumes/1")
+        older, newer = f"/v1.1/{TENANT}", f"/volume/v3/{TENANT}"
+        one = json.loads(_Client(daemon.port, f"{newer}/volumes?limit=1").get())["volumes"][0]
+        paths = (
+            f"{older}/os-volumes/detail",
+            f"{older}/os-volumes/1",
+            f"{newer}/volumes/detail",
+            f"{newer}/volumes/{one['id']}",
+        )
+        beside = [_beside_klein(daemon, path) for path in paths]
         _insert(daemon, _MANY - 1000)
         quiet = _latency(daemon, lambda number: None)
         # A write comes with each tenth request, and makes the response cache useless.
@@ -84,7 +95,7 @@ def figures(folder: Path) -> dict[str, float]:
                 number % 10 or daemon.call("POST", "os-volumes", {"volume": {"size": 1}})
             ),
         )
-    return dict(zip(TARGETS, (several, one, quiet, busy), strict=True))
+    return dict(zip(TARGETS, (*beside, quiet, busy), strict=True))
 
 
 def _insert(daemon: Process, count: int) -> None:
@@ -104,7 +115,10 @@ def _insert(daemon: Process, count: int) -> None:
     }
     engine = create_engine(f"sqlite:///{daemon.folder / 'bootvol.db'}")
     with engine.begin() as connection:
-        rows = [{**row, "name": f"volume-{os.urandom(8).hex()}"} for _ in range(count)]
+        rows = [
+            {**row, "name": f"volume-{os.urandom(8).hex()}", "uuid": str(uuid4())}
+            for _ in range(count)
+        ]
         connection.execute(insert(volumes), rows)
     engine.dispose()
     daemon.start()
@@ -114,7 +128,7 @@ class _Client:
     """A persistent connection that requests one path."""
 
     def __init__(self, port: int, path: str) -> None:
-        self._path = f"/v1.1/{TENANT}/{path}"
+        self._path = path
         self._connection = http.client.HTTPConnection("127.0.0.1", port)
 
     def get(self) -> bytes:
@@ -150,7 +164,7 @@ def _beside_klein(daemon: Process, path: str) -> float:
 
 def _latency(daemon: Process, beside: Callable[[int], object]) -> float:
     """Return the p99 of GET of one volume in milliseconds, while another client lists all."""
-    client = _Client(daemon.port, "os-volumes/1")
+    client = _Client(daemon.port, f"/v1.1/{TENANT}/os-volumes/1")
     path = f"/v1.1/{TENANT}/os-volumes/detail"
     taken = []
     with _running(_LISTER, str(daemon.port), path, str(_MANY // 1000)):
