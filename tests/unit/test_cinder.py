@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from typing import Any
 
 import pytest
 from twisted.web.test.requesthelper import DummyRequest
 
+from bootvol.api.cinder import lists
 from bootvol.api.cinder.lists import Listing, has_items
 from bootvol.api.cinder.microversions import HIGHEST, LOWEST, Microversion, asked
 from bootvol.errors import (
@@ -143,7 +145,30 @@ def test_metadata_filters_take_json_and_python(value: str) -> None:
     assert has_items({}, "{}")
 
 
-@pytest.mark.parametrize("value", ["k", "[1]", "{" * 5000, "{'k': " * 100, "'" * 5000, "{(1,): 2}"])
+REFUSED = [
+    *("k", "[1]", "{" * 5000, "{'k': " * 100, "'" * 5000, "{(1,): 2}"),
+    *("[" * 5000, '{"k":' * 3000, "{'k': 0x" + "f" * 3900 + "}"),
+]
+
+
+@pytest.mark.parametrize("value", REFUSED)
 def test_other_metadata_filters_are_refused(value: str) -> None:
     with pytest.raises(InvalidRequest, match="metadata must be an object"):
         has_items({}, value)
+
+
+def test_a_metadata_filter_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long list with a long filter does not stop the reactor.
+
+    Break: `src/bootvol/api/cinder/lists.py`: `@lru_cache(64)` -> `@lru_cache(0)`.
+    """
+    parsed: list[str] = []
+
+    def parse(value: str) -> object:
+        parsed.append(value)
+        return literal_eval(value)
+
+    monkeypatch.setattr(lists, "literal_eval", parse)
+    value = "{'a filter of this test': '1'}"
+    assert not any(has_items({"k": str(n)}, value) for n in range(1000))
+    assert parsed == [value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -130,13 +130,27 @@ def has_items(metadata: Mapping[str, str], value: str) -> bool:
 
     :raises InvalidRequest: if the value is not an object.
     """
-    try:
-        items = json.loads(value)
-    except ValueError:
-        items = _literal(value)
-    if not isinstance(items, dict):
+    items = _items(value)
+    if items is None:
         raise InvalidRequest("Invalid input received: metadata must be an object")
-    return all(metadata.get(str(key)) == str(each) for key, each in items.items())
+    return all(metadata.get(key) == each for key, each in items.items())
+
+
+# A list compares one filter with the metadata of thousands of volumes.
+@lru_cache(64)
+def _items(value: str) -> Mapping[str, str] | None:
+    """Return the items of a filter as texts; None if the value is not an object."""
+    try:
+        try:
+            items = json.loads(value)
+        except ValueError:
+            items = _literal(value)
+        if not isinstance(items, dict):
+            return None
+        return {str(key): str(each) for key, each in items.items()}
+    except (ValueError, RecursionError):
+        # Python refuses deep nesting, and makes no text of a very long number.
+        return None
 
 
 def _literal(value: str) -> object:
