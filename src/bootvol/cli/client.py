@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Final, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -99,6 +99,18 @@ class Client:
         """
         return cast("JsonObject", taken(self._call("PUT", path, body), key, OBJECT))
 
+    def send(self, path: str, content: Iterable[bytes], size: int | None) -> None:
+        """Put bytes to ``path``, once.
+
+        :param size: number of bytes; None if unknown.
+        :raises CommandFailed: as :meth:`post`.
+        """
+        access = self._access
+        headers = {"X-Auth-Token": access.token, "Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        exchange("PUT", self._url(path), headers, None, access.authorities, content)
+
     def delete(self, path: str) -> None:
         """Delete the object at ``path``.
 
@@ -147,9 +159,8 @@ class Client:
     def _send(self, method: str, path: str, body: object) -> object:
         access = self._access
         headers = {"X-Auth-Token": access.token}
-        url = f"{access.endpoint}/{path}"
         try:
-            return exchange(method, url, headers, body, access.authorities)[0]
+            return exchange(method, self._url(path), headers, body, access.authorities)[0]
         except KeyboardInterrupt as interrupted:
             if method == "GET":
                 raise
@@ -158,6 +169,17 @@ class Client:
                 "interrupted before the service's answer; the service may do the work nevertheless",
                 interrupted.exit_code if isinstance(interrupted, Interrupted) else INTERRUPTED,
             ) from None
+
+    def _url(self, path: str) -> str:
+        """Return the URL of a path relative to the base URI.
+
+        A path with a slash at its beginning is relative to the root of the service.
+        """
+        endpoint = self._access.endpoint
+        if not path.startswith("/"):
+            return f"{endpoint}/{path}"
+        # The base URI ends in a version and a tenant.
+        return f"{endpoint.rsplit('/', 2)[0]}{path}"
 
 
 def _next(page: JsonObject, key: str) -> str | None:

@@ -11,6 +11,7 @@ import click
 
 from bootvol.cli import boot as machine
 from bootvol.cli import (
+    images,
     limits,
     new_config,
     new_plugin,
@@ -19,13 +20,14 @@ from bootvol.cli import (
     show,
     signals,
     snapshots,
+    uploads,
     volume_types,
     waiting,
 )
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 from bootvol.cli.login import ENDPOINT, access
-from bootvol.cli.shapes import OBJECT, USES, VOLUME, taken
+from bootvol.cli.shapes import VOLUME
 from bootvol.jsons import JsonObject
 
 if TYPE_CHECKING:
@@ -187,48 +189,7 @@ def _settings(file: Path) -> Settings:
 # --- commands of the client ----------------------------------------------------------------------
 
 
-@bootvol.group()
-def image() -> None:
-    """Images that volumes can be created from."""
-
-
-@image.command("list")
-@click.option("--json", "raw", is_flag=True, help="Print JSON.")
-@click.pass_obj
-def list_images(client: Client, raw: bool) -> None:
-    """List images."""
-    images = client.all("images/detail", "images")
-    if raw:
-        click.echo(show.as_json(images))
-    else:
-        headings = {
-            "id": "ID",
-            "name": "NAME",
-            "OS-EXT-IMG-SIZE:size": "BYTES",
-            "minDisk": "MIN GiB",
-        }
-        show.table(images, headings)
-
-
-@image.command("cached")
-@click.option("--json", "raw", is_flag=True, help="Print JSON.")
-@click.pass_obj
-def list_goldens(client: Client, raw: bool) -> None:
-    """List the cached images (golden volumes), which need no download (admins only)."""
-    found = client.answer("golden-volumes")
-    if raw:
-        click.echo(show.as_json(found))
-        return
-    headings = {
-        "imageRef": "IMAGE",
-        "backend": "BACKEND",
-        "bytes": "BYTES",
-        "hits": "HITS",
-        "usedAt": "LAST USED",
-    }
-    show.table(taken(found, "goldenVolumes", [OBJECT]), headings)
-    for backend, use in taken(found, "use", USES).items():
-        show.line(f"{backend}: {use['hits']} hits, {use['misses']} misses since the start")
+bootvol.add_command(images.image)
 
 
 @bootvol.group()
@@ -237,7 +198,11 @@ def volume() -> None:
 
 
 @volume.command("create")
-@click.option("--image", help="Image id, name or URL. Without an image the volume is blank.")
+@click.option(
+    "--image",
+    help="Image id, name or URL, or a file to add as an image (./FILE, ../FILE or /FILE). Without"
+    " an image the volume is blank.",
+)
 @click.option("--size", type=click.IntRange(min=1), required=True, help="GiB.")
 @click.option("--name", help="Display name.")
 @click.option("--type", "volume_type", help="Name of a volume type.")
@@ -264,13 +229,20 @@ def create_volume(
     wanted = {
         "size": size,
         "display_name": name,
-        "imageRef": None if image is None else client.image(image),
+        "imageRef": None if image is None else _image(client, image),
         "volume_type": volume_type,
     }
     made: JsonObject = client.post("os-volumes", {"volume": wanted}, "volume", VOLUME)
     if wait:
         made = waiting.created(client, made, bootable=image is not None)
     click.echo(show.as_json(made))
+
+
+def _image(client: Client, given: str) -> str:
+    """Return the ``imageRef`` of an image; add the image first if it is a file."""
+    if given.startswith(("./", "../", "/")):
+        return str(uploads.add(client, given)["id"])
+    return client.image(given)
 
 
 @volume.command("list")

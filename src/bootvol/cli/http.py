@@ -6,10 +6,12 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
+from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
-from http.client import HTTPException
-from typing import NoReturn
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 from bootvol.cli.failures import FAILED, NOT_ALLOWED, OF_STATUS, UNREACHABLE, CommandFailed
@@ -41,18 +43,53 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Connection(HTTPConnection):
+    """A connection that reads an answer also if the server takes no more of the body."""
+
+    def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            super().endheaders(message_body, encode_chunked=encode_chunked)
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same by TLS."""
+
+
+class _Sending(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _SendingByTls(urllib.request.HTTPSHandler):
+    def __init__(self, trusted: ssl.SSLContext) -> None:
+        super().__init__(context=trusted)
+        self._trusted = trusted
+
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_TlsConnection, req, context=self._trusted)
+
+
 def exchange(
-    method: str, url: str, headers: dict[str, str], body: object = None, authorities: str = ""
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    body: object = None,
+    authorities: str = "",
+    pieces: Iterable[bytes] | None = None,
 ) -> tuple[object, Message]:
     """Send a request; return the JSON of its answer, None if the answer is empty, and the headers.
 
     :param body: the value to send as JSON; None sends no body.
+    :param pieces: the body as it is, in pieces.  Without a header ``Content-Length``, the body is
+        sent in chunks.
     :param authorities: a PEM file of trusted certificate authorities; empty uses the system's.
     :raises CommandFailed: if the server refuses or does not answer.
     """
     if not url.startswith(("http://", "https://")):
         raise CommandFailed(f"{url!r} is not an http URL")
-    sent = None if body is None else json.dumps(body).encode("utf-8")
+    sent: Iterable[bytes] | bytes | None = pieces
+    if body is not None:
+        sent = json.dumps(body).encode("utf-8")
     if not all(each.isascii() and each.isprintable() for each in headers.values()):
         # The library's message would repeat the token.
         raise CommandFailed(
@@ -62,16 +99,18 @@ def exchange(
         )
     trusted = _trusted(authorities) if url.startswith("https://") else None
     headers = {**headers, "Accept": "application/json"}
-    if sent is not None:
+    if body is not None:
         headers["Content-Type"] = "application/json"
     try:
-        request = urllib.request.Request(url, sent, headers, method=method)  # noqa: S310
+        # The library takes pieces, too (documentation of urllib.request, "data").
+        data = cast("bytes | None", sent)
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310
     except ValueError as error:
         raise CommandFailed(f"{shown(url)} is not a URL: {error}") from None
     try:
-        handlers: list[urllib.request.BaseHandler] = [_Stay()]
+        handlers: list[urllib.request.BaseHandler] = [_Stay(), _Sending()]
         if trusted is not None:
-            handlers.append(urllib.request.HTTPSHandler(context=trusted))
+            handlers.append(_SendingByTls(trusted))
         opener = urllib.request.build_opener(*handlers)
         with opener.open(request, timeout=_TIMEOUT) as response:
             content, answered = response.read(_LONGEST + 1), response.headers

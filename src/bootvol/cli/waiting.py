@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any, Final, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
@@ -15,6 +15,9 @@ from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
 from bootvol.cli.shapes import ERROR, IMPORT, VOLUME, WARNINGS, fits, taken
 from bootvol.cli.text import shown
 from bootvol.jsons import JsonObject
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 #: Seconds between two looks.
 _INTERVAL: Final = 0.2
@@ -160,28 +163,33 @@ def _told(kind: str, number: object, going_on: str, remedy: str = "") -> Iterato
         ) from None
 
 
-def _follow(client: Client, path: str) -> None:
-    from rich.console import Console
+def bar_columns() -> Sequence[ProgressColumn]:
+    """Return the columns of a progress bar for bytes."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    columns = (
+    return (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
+
+
+def _follow(client: Client, path: str) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
     warned: set[str] = set()
     why: object = None
     console = Console(file=cast("IO[str]", show.Messages()))
-    with Progress(*columns, console=console) as bar:
+    with Progress(*bar_columns(), console=console) as bar:
         task = bar.add_task("queued", total=None)
         while True:
             now = patiently(lambda: client.get(path, "import", IMPORT))
