@@ -90,6 +90,8 @@ async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -
         "/v1/{}/volumes?limit=5",
         "/v1.1/{}/./os-volumes",
         "/v2/{}/os%2dvolumes.json",
+        "/volume/v3/{}/volumes",
+        "/volume/v3/volumes?limit=1",
     ],
 )
 @ensureDeferred

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from bootvol.api.nova.rates import counted
+from bootvol.api.rates import counted
 from bootvol.errors import RateLimited
 from bootvol.service import rates
 from bootvol.service.rates import UNITS, RateLimit, RateLimits
@@ -157,14 +157,15 @@ def test_without_limits_nothing_is_remembered_of_calls() -> None:
     "regex", ["^/os-volumes/[0-9]+$", r"^/volumes/\d+$", "^/os-volumes/[0-9a-f]{8}(-[0-9a-f]+){4}$"]
 )
 @pytest.mark.parametrize("text", ["7", str(UUID(int=7)), UUID(int=7).hex, "none"])
-def test_a_limit_of_numbers_counts_uuids_too(regex: str, text: str) -> None:
+@pytest.mark.parametrize("name", ["volume_id", "number"])
+def test_a_limit_of_numbers_counts_uuids_too(regex: str, text: str, name: str) -> None:
     """A limit whose pattern has one form of an id counts calls with the other form.
 
-    Break: `src/bootvol/api/nova/rates.py`: `(text, *_EITHER) if name in _OF_TWO_FORMS else (text,)`
+    Break: `src/bootvol/api/rates.py`: `(text, *_EITHER) if name in _OF_TWO_FORMS else (text,)`
     -> `(text,)`.
     """
     limits = RateLimits([RateLimit("GET", "*", re.compile(regex), 1, "DAY")], Clock())
-    names = counted("volumes/<volume_id>", {"volume_id": text})
+    names = counted(f"volumes/<{name}>", {name: text})
     limits.count("t", "GET", "", *names)
     with pytest.raises(RateLimited):
         limits.count("t", "GET", "", *names)
@@ -185,8 +186,8 @@ def test_a_limit_of_numbers_counts_uuids_too(regex: str, text: str) -> None:
 def test_a_limit_counts_equivalent_operations(path: str, counts: set[str]) -> None:
     """A limit of one of two equivalent operations counts the other, too.
 
-    Break: `src/bootvol/api/nova/rates.py`: `in (pair, pair[::-1])` -> `in (pair,)`.
-    Break: `src/bootvol/api/nova/rates.py`: `if path in _ALONE else []` -> `if False else []`.
+    Break: `src/bootvol/api/rates.py`: `in (pair, pair[::-1])` -> `in (pair,)`.
+    Break: `src/bootvol/api/rates.py`: `if path in _ALONE else []` -> `if False else []`.
     """
     assert set(counted(path, {})) == counts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-from bootvol.api.admission import Callers, segments_filled
+from bootvol.api.admission import Callers
 from bootvol.api.application import Application
 from bootvol.api.cache import Answers
 from bootvol.api.cinder import (
@@ -33,6 +33,7 @@ from bootvol.api.dialects import Dialect
 from bootvol.api.door import Door
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
+from bootvol.api.rates import counted
 from bootvol.jsons import JsonObject
 from bootvol.policy import Policy
 
@@ -91,5 +92,5 @@ def application(
     :param policy: decides the caller's rights.
     :param answers: caches the answers that depend on rows alone.
     """
-    callers = Callers(door, policy, services, CinderContext.of, segments_filled)
+    callers = Callers(door, policy, services, CinderContext.of, counted)
     return Application(CINDER, callers.admit, answers)

@@ -31,9 +31,9 @@ from bootvol.api.nova import (
 )
 from bootvol.api.nova.context import NovaContext, argument, cache_key, read_body, reword
 from bootvol.api.nova.faults import NOVA_FAULTS, refusals
-from bootvol.api.nova.rates import counted
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
+from bootvol.api.rates import counted
 from bootvol.jsons import JsonObject
 from bootvol.policy import Policy
 

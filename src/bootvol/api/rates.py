@@ -1,4 +1,7 @@
-"""The paths that rate limits are matched with."""
+"""The paths that rate limits are matched with, for all dialects with volumes.
+
+A limit in the words of one dialect counts the same calls in the others.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _ALONE: Final = {"os-volumes_boot": "servers", "servers": "os-volumes_boot"}
 
 #: Names of path segments that may be a number or a uuid, and examples of both forms for rate
 #: limits.
-_OF_TWO_FORMS: Final = frozenset({"volume_id", "snapshot_id", "server_id"})
+_OF_TWO_FORMS: Final = frozenset({"volume_id", "snapshot_id", "server_id", "type_id", "number"})
 _EITHER: Final = ("0", str(UUID(int=0)))
 
 
