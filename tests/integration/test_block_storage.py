@@ -15,7 +15,7 @@ from bootvol.api.cinder.microversions import HIGHEST
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from bootvol_plugins.file_store import STORE
-from tests.daemons import OTHER_TENANT, TENANT, Answer, Running
+from tests.daemons import OTHER_TENANT, STATIC, TENANT, Answer, Running
 from tests.waiting import until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -266,6 +266,34 @@ async def test_types_are_found_by_id_and_by_name(daemon: Running) -> None:
     assert everything == {"extra_specs": {"a": "b"}}
     assert (await call(daemon, "DELETE", f"types/{uuid}", token="root")).status == 202
     assert (await call(daemon, "GET", f"types/{uuid}")).status == 404
+
+
+TYPER = """
+[[identity.tokens]]
+token = "typer"
+tenant = "11692683195772"
+user = "typer"
+roles = ["member", "typer"]
+"""
+
+
+@ensureDeferred
+async def test_a_cached_answer_shows_no_specs_without_the_right(tmp_path: Path) -> None:
+    """Callers of one project with different rights do not share answers about types.
+
+    Break: `src/bootvol/api/cinder/context.py`: `context.may(Right.VOLUME_TYPES),` -> ``.
+    """
+    daemon = Running(tmp_path, '[policy]\nvolume_types = ["typer"]', identity=STATIC + TYPER)
+    try:
+        body = {"volume_type": {"name": "fast", "extra_specs": {"a": "b"}}}
+        uuid = (await call(daemon, "POST", "types", body, token="typer")).json["volume_type"]["id"]
+        for token, specs in (("typer", {"a": "b"}), ("ann", {}), ("typer", {"a": "b"})):
+            shown = await call(daemon, "GET", f"types/{uuid}", token=token)
+            assert shown.json["volume_type"]["extra_specs"] == specs
+            first = (await call(daemon, "GET", "types", token=token)).json["volume_types"][0]
+            assert first["extra_specs"] == specs
+    finally:
+        await daemon.stop()
 
 
 @ensureDeferred

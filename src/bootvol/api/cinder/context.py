@@ -122,6 +122,7 @@ def cache_key(context: CinderContext, operation: Operation) -> tuple[Hashable, .
         context.microversion,
         context.sees_places,
         context.may(Right.ALL_TENANTS),
+        context.may(Right.VOLUME_TYPES),
         query(context.request),
     )
 
