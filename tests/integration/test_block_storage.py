@@ -81,6 +81,20 @@ async def test_clients_find_the_api(daemon: Running) -> None:
 
 
 @ensureDeferred
+async def test_a_version_without_its_slash_leads_to_the_version(daemon: Running) -> None:
+    """Clients discover the version at an endpoint without a slash, too.
+
+    Break: `src/bootvol/api/application.py`: `failure.check(UnknownPath, RequestRedirect)` ->
+    `failure.check(UnknownPath)`.
+    """
+    # The client follows redirects.
+    for token, status in ((None, 401), ("ann", 200)):
+        answer = await daemon.request("GET", "/volume/v3", None, token)
+        assert answer.status == status
+        assert answer.json == (await daemon.request("GET", "/volume/v3/", None, token)).json
+
+
+@ensureDeferred
 async def test_a_request_chooses_its_microversion(daemon: Running) -> None:
     for version in ("3.0", str(HIGHEST)):
         answer = await call(daemon, "GET", "volumes", version=version)

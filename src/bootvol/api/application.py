@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
+from werkzeug.routing import RequestRedirect
 
 from bootvol.api.cache import Answers
 from bootvol.api.dialects import Dialect, Incoming
@@ -138,7 +139,9 @@ class Application(Generic[ContextT]):
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Answer with the fault of the exception, or with the dialect's reply to unknown paths."""
-        if failure.check(UnknownPath) and (reply := self._dialect.negotiate(request)) is not None:
+        # A path without the slash of its route is unknown, too.
+        unknown = failure.check(UnknownPath, RequestRedirect)
+        if unknown and (reply := self._dialect.negotiate(request)) is not None:
             return write(request, reply)
         return render_error(request, failure, self._dialect.faults)
 
