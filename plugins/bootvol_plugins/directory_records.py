@@ -34,6 +34,8 @@ from bootvol.model import GIB, ImageRecord, ImageStatus, StoredBytes, Visibility
 FOLDER: Final = ".bootvol-images"
 #: Each record counts as at least this many bytes.  So a quota also limits the number of records.
 LEAST: Final = 1024 * 1024
+#: The most records of one tenant.  All records stay in memory.
+MOST_RECORDS: Final = 1000
 _ID: Final = re.compile("[0-9a-f-]{1,64}")
 _RECORD: Final = ".json"
 _DISK: Final = ".disk"
@@ -95,9 +97,11 @@ class Records:
     def add(self, record: ImageRecord) -> None:
         """Add a record.
 
-        :raises QuotaExceeded: if the owner's quota has no room.
+        :raises QuotaExceeded: if the owner's quota has no room, or the owner has too many records.
         """
         with self._changing():
+            if sum(each.owner == record.owner for each in self.all()) >= MOST_RECORDS:
+                raise QuotaExceeded(f"A project may have {MOST_RECORDS} images of its own.")
             self.check_room(self.used_by(record.owner) + LEAST)
             self._write(record)
 

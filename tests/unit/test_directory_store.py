@@ -210,6 +210,26 @@ async def test_records_without_bytes_count_too(tmp_path: Path, threads: Threads)
     await source.add(records[3])
 
 
+@ensureDeferred
+async def test_the_number_of_records_is_bounded(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant cannot fill the daemon's memory with records.
+
+    Break: `plugins/bootvol_plugins/directory_records.py`: `>= MOST_RECORDS:` -> `< 0:`.
+    """
+    monkeypatch.setattr("bootvol_plugins.directory_records.MOST_RECORDS", 2)
+    source = opened(tmp_path, threads)
+    records = [new_record() for _ in range(3)]
+    for record in records[:2]:
+        await source.add(record)
+    with pytest.raises(QuotaExceeded, match="may have 2 images"):
+        await source.add(records[2])
+    await source.add(new_record("another tenant"))
+    await source.remove(records[0].id)
+    await source.add(records[2])
+
+
 def test_options(tmp_path: Path, threads: Threads) -> None:
     context = PluginContext(reactor, threads, "images")
     plain = DirectoryOptions(directory=tmp_path)

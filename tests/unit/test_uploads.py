@@ -180,6 +180,20 @@ async def test_the_end_of_a_body(store: Store, chunks: bool) -> None:
 
 
 @ensureDeferred
+async def test_an_upload_sent_ahead(store: Store) -> None:
+    """An upload behind another request of the connection, before the answer."""
+    ahead = b"GET /image/x HTTP/1.1\r\nHost: h\r\n\r\n"
+    store.send(ahead + HEAD + b"Content-Length: 6\r\n\r\nabcdef")
+    for _ in range(5):
+        store.clock.advance(0)
+    assert store.transport.value().startswith(b"HTTP/1.1 404")
+    assert result(read(store.streams[0], 9)) == b"abcdef"
+    store.answers[0].callback(b"done")
+    assert store.transport.value().endswith(b"\r\n\r\n4\r\ndone\r\n0\r\n\r\n")
+    assert store.transport.disconnecting
+
+
+@ensureDeferred
 async def test_an_empty_body(store: Store) -> None:
     store.send(HEAD + b"Content-Length: 0\r\n\r\n")
     assert result(read(store.streams[0], 4)) == b""

@@ -21,6 +21,8 @@ PATCH: Final = "application/openstack-images-v2.1-json-patch"
 #: The most properties and tags of an image, the same as Glance's.
 _MOST_PROPERTIES: Final = 128
 _MOST_TAGS: Final = 128
+#: The most characters of all properties and tags of an image.  A list may have 1,000 images.
+_LONGEST: Final = 8192
 #: Disk formats that bootvol can make volumes of.
 DiskFormat = Literal["raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"]
 _Count = Annotated[int, Field(ge=0, le=LARGEST_ID)]
@@ -33,7 +35,7 @@ class ImageBody(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
-    __pydantic_extra__: dict[str, Annotated[str, Field(max_length=65535)]]
+    __pydantic_extra__: dict[str, Annotated[str, Field(max_length=_LONGEST)]]
 
     name: Text | None = None
     visibility: Literal["private", "shared", "community", "public"] | None = None
@@ -64,6 +66,10 @@ class ImageBody(BaseModel):
         own = {name: value for name, value in properties.items() if name != "owner"}
         if len(own) > _MOST_PROPERTIES:
             raise InvalidRequest(f"An image has at most {_MOST_PROPERTIES} properties.")
+        if sum(map(len, (*own, *own.values(), *(self.tags or ())))) > _LONGEST:
+            raise InvalidRequest(
+                f"The properties and tags of an image have at most {_LONGEST} characters together."
+            )
         return attrs.evolve(
             record,
             name=self.name,

@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 import attrs
 
-from bootvol.api.bodies import read_part
 from bootvol.api.context import RequestContext
 from bootvol.api.glance import views
 from bootvol.api.glance.bodies import PATCH, ImageBody, PatchBody
@@ -53,9 +52,10 @@ async def add_tag(context: RequestContext, image_id: str, tag: str) -> None:
     """Give a tag to an image."""
 
     def tagged(record: ImageRecord) -> ImageRecord:
-        tags = (*(each for each in record.tags if each != tag), tag)
-        body = read_part({"tags": list(tags)}, ImageBody)
-        return attrs.evolve(record, tags=tuple(body.tags or ()))
+        tags = [*(each for each in record.tags if each != tag), tag]
+        return PatchBody.model_validate(
+            [{"op": "replace", "path": "/tags", "value": tags}]
+        ).changed(record)
 
     await context.services.stored_images.change(context.caller, image_id, tagged, publishes=False)
 
