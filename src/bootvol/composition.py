@@ -54,6 +54,7 @@ from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.stored_images import MOST_UPLOADS, StoredImages
+from bootvol.service.transfers import Transfers
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.settings import PluginSettings, Settings
@@ -206,6 +207,7 @@ class Composition:
         return Services(
             volumes,
             Sizes(database, self._backends, quotas, worker),
+            Transfers(database, quotas, _now),
             Snapshots(database, self._backends, quotas, worker, _now),
             Attachments(database, self._hypervisor is not None, worker),
             Servers(

@@ -36,6 +36,7 @@ class Status(StrEnum):
     ATTACHING = "attaching"
     IN_USE = "in-use"
     EXTENDING = "extending"
+    OFFERED = "awaiting-transfer"
     DETACHING = "detaching"
     DELETING = "deleting"
     ERROR = "error"
@@ -57,6 +58,8 @@ class Event(StrEnum):
     DETACHED = "detached"
     EXTEND = "extend"
     EXTENDED = "extended"
+    OFFER = "offer"
+    SETTLE = "settle"
     DELETE = "delete"
     VANISH = "vanish"
     FAIL = "fail"
@@ -84,6 +87,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     Status.AVAILABLE: {
         Event.ATTACH: Status.ATTACHING,
         Event.EXTEND: Status.EXTENDING,
+        Event.OFFER: Status.OFFERED,
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
         Event.STOP: Status.STOPPING,
@@ -99,6 +103,11 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     # After a failure without a change the volume is available again, and stores the reason.
     Status.EXTENDING: {
         Event.EXTENDED: Status.AVAILABLE,
+        Event.FAIL: Status.ERROR,
+    },
+    # The taker has accepted the volume, or the giver has withdrawn the offer.
+    Status.OFFERED: {
+        Event.SETTLE: Status.AVAILABLE,
         Event.FAIL: Status.ERROR,
     },
     Status.IN_USE: {

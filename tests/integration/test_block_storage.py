@@ -491,3 +491,64 @@ async def test_growth_counts_in_the_quota(daemon: Running) -> None:
     await settled(daemon, path, "volume")
     usage = (await call(daemon, "GET", f"os-quota-sets/{TENANT}?usage=True")).json["quota_set"]
     assert usage["gigabytes"]["in_use"] == 2
+
+
+@ensureDeferred
+async def test_a_volume_changes_hands_with_its_snapshots(daemon: Running) -> None:
+    """Only the right key takes a volume.
+
+    Break: `src/bootvol/service/transfers.py`: `not compare_digest(` -> `not max(`.
+    """
+    volume = (await made(daemon, imageRef="disk", name="root"))["id"]
+    answer = await call(daemon, "POST", "snapshots", {"snapshot": {"volume_id": volume}})
+    snapshot = f"snapshots/{answer.json['snapshot']['id']}"
+    await settled(daemon, snapshot, "snapshot")
+    body = {"transfer": {"volume_id": volume, "name": "gift"}}
+    answer = await call(daemon, "POST", "os-volume-transfer", body)
+    assert answer.status == 202
+    offer = answer.json["transfer"]
+    path = f"os-volume-transfer/{offer['id']}"
+    shown = (await call(daemon, "GET", path)).json["transfer"]
+    assert (shown["name"], shown["volume_id"], "auth_key" in shown) == ("gift", volume, False)
+    # The volume stays as it is until then.
+    assert (await call(daemon, "POST", "os-volume-transfer", body)).status == 400
+    assert (await call(daemon, "DELETE", f"volumes/{volume}")).status == 400
+    old = (await daemon.call("GET", "os-volumes/1")).json["volume"]
+    assert old["status"] == "awaiting-transfer"
+    # The taker knows only the id and the key.
+    assert (await call(daemon, "GET", path, token="bob")).status == 404
+    assert (await call(daemon, "DELETE", path, token="bob")).status == 404
+    guess = {"accept": {"auth_key": "0123456789abcdef"}}
+    wrong = await call(daemon, "POST", f"{path}/accept", guess, token="bob")
+    assert (wrong.status, wrong.json["badRequest"]["message"]) == (
+        400,
+        f"Invalid auth key: Attempt to transfer {offer['id']} with invalid auth key.",
+    )
+    key = {"accept": {"auth_key": offer["auth_key"]}}
+    quota = f"/volume/v3/{TENANT}/os-quota-sets/{OTHER_TENANT}"
+    for gigabytes, status in ((0, 413), (1, 413), (2, 202)):
+        limits = {"quota_set": {"gigabytes": gigabytes}}
+        assert (await daemon.request("PUT", quota, limits, "root")).status == 200
+        taken = await call(daemon, "POST", f"{path}/accept", key, token="bob")
+        assert taken.status == status
+    assert (await call(daemon, "GET", f"volumes/{volume}")).status == 404
+    assert (await call(daemon, "GET", snapshot)).status == 404
+    mine = (await call(daemon, "GET", f"volumes/{volume}", token="bob")).json["volume"]
+    assert (mine["status"], mine["user_id"]) == ("available", "bob")
+    assert (await call(daemon, "GET", snapshot, token="bob")).status == 200
+    assert (await call(daemon, "POST", f"{path}/accept", key, token="bob")).status == 404
+    gone = await call(daemon, "DELETE", f"volumes/{volume}?cascade=True", token="bob")
+    assert gone.status == 202
+
+
+@ensureDeferred
+async def test_an_offer_is_withdrawn(daemon: Running) -> None:
+    volume = (await made(daemon))["id"]
+    body = {"transfer": {"volume_id": volume}}
+    offer = (await call(daemon, "POST", "os-volume-transfer", body)).json["transfer"]
+    listed = (await call(daemon, "GET", "os-volume-transfer/detail")).json["transfers"]
+    assert [each["id"] for each in listed] == [offer["id"]]
+    assert (await call(daemon, "DELETE", f"os-volume-transfer/{offer['id']}")).status == 202
+    assert (await call(daemon, "GET", "os-volume-transfer")).json == {"transfers": []}
+    shown = (await call(daemon, "GET", f"volumes/{volume}")).json["volume"]
+    assert shown["status"] == "available"

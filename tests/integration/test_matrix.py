@@ -246,6 +246,19 @@ GET    /volume/v3/extensions                           401 401 200 403 200 200 2
 GET    /volume/v3/{tenant}/extensions/none             401 401 400 403 404 404 404
 GET    /volume/v3/extensions/none                      401 401 404 403 404 404 404
 
+GET    /volume/v3/{tenant}/os-volume-transfer          401 401 400 403 200 200 200
+GET    /volume/v3/{tenant}/os-volume-transfer/detail   401 401 400 403 200 200 200
+POST   /volume/v3/{tenant}/os-volume-transfer          401 401 400 403 403 400 400
+GET    /volume/v3/{tenant}/os-volume-transfer/none     401 401 400 403 404 404 404
+DELETE /volume/v3/{tenant}/os-volume-transfer/none     401 401 400 403 403 404 404
+POST   /volume/v3/{tenant}/os-volume-transfer/none/accept 401 401 400 403 403 400 400
+GET    /volume/v3/os-volume-transfer                   401 401 200 403 200 200 200
+GET    /volume/v3/os-volume-transfer/detail            401 401 200 403 200 200 200
+POST   /volume/v3/os-volume-transfer                   401 401 400 403 403 400 400
+GET    /volume/v3/os-volume-transfer/none              401 401 404 403 404 404 404
+DELETE /volume/v3/os-volume-transfer/none              401 401 404 403 403 404 404
+POST   /volume/v3/os-volume-transfer/none/accept       401 401 400 403 403 400 400
+
 GET    /identity                                        300 300 300 300 300 300 300
 GET    /identity/v3                                     200 200 200 200 200 200 200
 POST   /identity/v3/auth/tokens                         400 400 400 400 400 400 400

@@ -26,6 +26,7 @@ class OpenStack:
     """The command ``openstack`` of a user of a daemon."""
 
     daemon: Process
+    project: str = "demo"
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -39,6 +40,7 @@ class OpenStack:
                 "OS_USERNAME": "ann",
                 "OS_PASSWORD": PASSWORD,
                 **told,
+                "OS_PROJECT_NAME": self.project,
             },
             capture_output=True,
             text=True,
@@ -143,6 +145,22 @@ def test_types_and_quotas_are_an_admins(openstack: OpenStack) -> None:
     assert names == ["__DEFAULT__"]
     zones = openstack.json("availability", "zone", "list", "--volume")
     assert zones == [{"Zone Name": "nova", "Zone Status": "available"}]
+
+
+def test_a_volume_changes_hands(openstack: OpenStack) -> None:
+    openstack("volume", "create", "--size", "1", "gift")
+    openstack.available(VOLUME, "gift")
+    offer = openstack.json("volume", "transfer", "request", "create", "--name", "offer", "gift")
+    listed = openstack.json("volume", "transfer", "request", "list")
+    assert [each["ID"] for each in listed] == [offer["id"]]
+    taker = attrs.evolve(openstack, project="other")
+    key = ("--auth-key", offer["auth_key"])
+    taken = taker.json("volume", "transfer", "request", "accept", *key, offer["id"])
+    assert taken["volume_id"] == offer["volume_id"]
+    assert openstack.json("volume", "list") == []
+    assert taker.available(VOLUME, "gift")["id"] == offer["volume_id"]
+    taker("volume", "delete", "gift")
+    taker.gone(VOLUME, "gift")
 
 
 def test_a_refusal_says_why(openstack: OpenStack) -> None:

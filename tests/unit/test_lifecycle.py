@@ -63,7 +63,15 @@ def test_every_status_can_end(status: Status) -> None:
 def test_unsettled_means_that_something_is_still_to_happen() -> None:
     # A settled status changes only on request, or if something breaks.
     power = {Event.STOP, Event.START, Event.REBOOT, Event.RESET}
-    asked = {Event.DELETE, Event.ATTACH, Event.DETACH, Event.EXTEND, *power}
+    asked = {
+        Event.DELETE,
+        Event.ATTACH,
+        Event.DETACH,
+        Event.EXTEND,
+        Event.OFFER,
+        Event.SETTLE,
+        *power,
+    }
     unsettled = MAKING | MOVING | POWERING | {Status.EXTENDING, Status.DELETING}
     for status in set(Status) - unsettled:
         assert set(TRANSITIONS[status]) <= asked | {Event.FAIL, Event.DETACHED}

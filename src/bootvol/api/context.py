@@ -19,6 +19,7 @@ from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.stored_images import StoredImages
+from bootvol.service.transfers import Transfers
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 
@@ -29,6 +30,7 @@ class Services:
 
     volumes: Volumes
     sizes: Sizes
+    transfers: Transfers
     snapshots: Snapshots
     attachments: Attachments
     servers: Servers

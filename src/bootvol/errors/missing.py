@@ -92,6 +92,18 @@ class VolumeTypeNotFound(NotFound):
         super().__init__(f"Volume type {which} could not be found.")
 
 
+class TransferNotFound(NotFound):
+    """The caller's tenant offers no volume under this id.
+
+    :param uuid: the id from the caller.
+    """
+
+    code = "transfer-not-found"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"Transfer {uuid} could not be found.")
+
+
 class KeyPairNotFound(NotFound):
     """The key pair does not exist, or belongs to another user."""
 

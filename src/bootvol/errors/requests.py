@@ -147,6 +147,14 @@ class VolumeBusy(InvalidRequest):
     default_message = "Volume status must be available or error"
 
 
+class TransferKeyWrong(InvalidRequest):
+    """The key is not that of the offered volume."""
+
+    code = "transfer-key-wrong"
+    remedy = "Ask the giver of the volume for the key."
+    default_message = "The key of the transfer is wrong."
+
+
 class SnapshotBusy(InvalidRequest):
     """The snapshot's status does not allow the request."""
 

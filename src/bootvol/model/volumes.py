@@ -188,6 +188,23 @@ class VolumeType:
 
 
 @attrs.frozen
+class Transfer:
+    """The offer of a volume to another tenant.
+
+    :ivar tenant: the offering tenant.
+    :ivar key_hash: hash of the key that the taker shows.
+    """
+
+    uuid: str
+    volume_id: int
+    volume_uuid: str
+    tenant: str
+    name: str | None
+    key_hash: str
+    created_at: datetime
+
+
+@attrs.frozen
 class Usage:
     """A tenant's usage of the resources under quota."""
 

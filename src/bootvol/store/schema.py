@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0019"
+REVISION: Final = "0020"
 
 METADATA = MetaData(
     naming_convention={
@@ -328,6 +328,27 @@ volume_types = Table(
     Column("description", CleanString(255)),
     Column("extra_specs", CleanJson, nullable=False),
     Index(None, "uuid", unique=True),
+    sqlite_autoincrement=True,
+)
+
+# Offers of volumes to other tenants.  The taker shows a key; see bootvol.service.transfers.
+transfers = Table(
+    "transfers",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("uuid", CleanString(36), nullable=False, unique=True),
+    Column(
+        "volume_id",
+        Integer,
+        ForeignKey("volumes.id", ondelete="CASCADE"),
+        nullable=False,
+        unique=True,
+    ),
+    Column("tenant", CleanString(255), nullable=False),
+    Column("name", CleanString(255)),
+    Column("key_hash", CleanString(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index(None, "tenant", "id"),
     sqlite_autoincrement=True,
 )
 
