@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,7 +19,7 @@ from bootvol.testing.backends import noise
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import Process, process
 from tests.system.test_clients import ROOT, V3
-from tests.waiting import LIMIT, block_until
+from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
 
 @attrs.frozen
@@ -161,6 +162,34 @@ def test_a_volume_changes_hands(openstack: OpenStack) -> None:
     assert taker.available(VOLUME, "gift")["id"] == offer["volume_id"]
     taker("volume", "delete", "gift")
     taker.gone(VOLUME, "gift")
+
+
+def test_the_session_of_the_examples_leaves_nothing(tmp_path: Path) -> None:
+    own = '[[sources]]\nname = "own"\nplugin = "directory"\ndirectory = "own"\n'
+    image = tmp_path / "disk"
+    image.write_bytes(noise(100_000))
+    folder = tmp_path / "daemon"
+    (folder / "own").mkdir(parents=True)
+    with process(folder, own + "writable = true\nquota_gib = 1\n", identity=PEOPLE) as daemon:
+        told = {name: value.format(url=daemon.url) for name, value in V3.items()}
+        done = subprocess.run(
+            [ROOT / "examples/openstack-session.sh", image],
+            env={
+                "PATH": f"{ROOT / '.venv-clients/bin'}:{os.environ['PATH']}",
+                "HOME": str(folder),
+                "LC_ALL": "C.UTF-8",
+                "OS_USERNAME": "ann",
+                "OS_PASSWORD": PASSWORD,
+                "OTHER_PROJECT": "other",
+                **told,
+            },
+            capture_output=True,
+            text=True,
+            timeout=LONG_LIMIT,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        left = [each.name for each in daemon.volumes.iterdir() if not each.name.startswith(".")]
+        assert left == []
 
 
 def test_a_refusal_says_why(openstack: OpenStack) -> None:
