@@ -542,6 +542,33 @@ async def test_a_volume_changes_hands_with_its_snapshots(daemon: Running) -> Non
 
 
 @ensureDeferred
+async def test_a_snapshot_in_use_does_not_change_hands(daemon: Running, tmp_path: Path) -> None:
+    """A volume that is being made keeps its snapshot.
+
+    Break: `src/bootvol/service/transfers.py`: `if any(snapshot_rows.is_copied(db, each.id) for each
+    in snapshots):` -> `if False:`.
+    """
+    volume = (await made(daemon))["id"]
+    answer = await call(daemon, "POST", "snapshots", {"snapshot": {"volume_id": volume}})
+    snapshot = answer.json["snapshot"]["id"]
+    await settled(daemon, f"snapshots/{snapshot}", "snapshot")
+    # Without its directory, the backend makes nothing.
+    daemon.volumes.rename(tmp_path / "away")
+    answer = await call(daemon, "POST", "volumes", {"volume": {"snapshot_id": snapshot}})
+    copy = answer.json["volume"]["id"]
+    answer = await call(daemon, "POST", "os-volume-transfer", {"transfer": {"volume_id": volume}})
+    offer = answer.json["transfer"]
+    accept = f"os-volume-transfer/{offer['id']}/accept"
+    key = {"accept": {"auth_key": offer["auth_key"]}}
+    refused = await call(daemon, "POST", accept, key, token="bob")
+    assert refused.status == 400
+    assert "a volume is being made" in refused.json["badRequest"]["message"]
+    (tmp_path / "away").rename(daemon.volumes)
+    await settled(daemon, f"volumes/{copy}", "volume")
+    assert (await call(daemon, "POST", accept, key, token="bob")).status == 202
+
+
+@ensureDeferred
 async def test_an_offer_is_withdrawn(daemon: Running) -> None:
     volume = (await made(daemon))["id"]
     body = {"transfer": {"volume_id": volume}}

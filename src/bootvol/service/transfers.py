@@ -95,7 +95,8 @@ class Transfers:
         :raises TransferNotFound: if there is no such offer.
         :raises TransferKeyWrong: if the key is not the offer's.
         :raises VolumeBusy: if the volume has failed since the offer.
-        :raises SnapshotBusy: if a snapshot of the volume is not available.
+        :raises SnapshotBusy: if a snapshot of the volume is not available, or if another volume is
+            being made from a snapshot.
         :raises QuotaExceeded: if the quota of the caller's tenant is used up.
         """
         return await self._database.write(self._accept, caller, uuid, key)
@@ -112,6 +113,9 @@ class Transfers:
         ]
         if any(each.status is not Status.AVAILABLE for each in snapshots):
             raise SnapshotBusy("Snapshot status must be available")
+        if any(snapshot_rows.is_copied(db, each.id) for each in snapshots):
+            # That volume stays with the giver, and could not read another tenant's snapshot.
+            raise SnapshotBusy("a volume is being made from a snapshot of the volume")
         if found.tenant != caller.tenant:
             quota = self._quotas.of(db, caller.tenant)
             quota.check(self._quotas.used(db, caller.tenant), volume.size_gib)

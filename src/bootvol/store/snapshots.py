@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import attrs
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, exists, func, select, update
 
 from bootvol.errors import SnapshotNotFound
-from bootvol.lifecycle import Kind, Status
+from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Snapshot
 from bootvol.store import states
-from bootvol.store.schema import snapshots
+from bootvol.store.schema import snapshots, volumes
 from bootvol.store.states import error_of
 
 
@@ -52,6 +52,12 @@ def of_volume(connection: Connection, tenant: str, volume_id: int) -> Sequence[i
         snapshots.c.status != Status.DELETING,
     )
     return connection.execute(query.order_by(snapshots.c.id).with_for_update()).scalars().all()
+
+
+def is_copied(connection: Connection, snapshot_id: int) -> bool:
+    """Return whether a volume is being made from a snapshot."""
+    copy = exists().where(volumes.c.snapshot_id == snapshot_id, volumes.c.status.in_(MAKING))
+    return bool(connection.scalar(select(copy)))
 
 
 def change(connection: Connection, snapshot_id: int, values: Mapping[str, object]) -> None:
