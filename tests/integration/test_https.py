@@ -20,6 +20,7 @@ from twisted.logger import capturedLogs
 from bootvol import settings
 from bootvol.daemon import Daemon
 from bootvol.errors import ConfigurationError
+from bootvol.testing.backends import noise
 from tests.daemons import TENANT, configuration, reactor
 from tests.processes import cli
 from tests.servers import free_port
@@ -66,15 +67,20 @@ def listening(folder: Path, port: int) -> Path:
     return path
 
 
+def certified(folder: Path) -> None:
+    """Make the key and the certificate of a daemon, an RSA key, as old clients need."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    authority.cert_pem.write_to_path(folder / "ca")
+    issued = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
+    issued.private_key_pem.write_to_path(folder / "key")
+    (folder / "key").chmod(0o600)
+    issued.cert_chain_pems[0].write_to_path(folder / "cert")
+
+
 @pytest_twisted.async_yield_fixture
 async def https(tmp_path: Path) -> AsyncIterator[Https]:
-    """A daemon with an RSA key, as old clients need."""
-    authority = trustme.CA(key_type=trustme.KeyType.RSA)
-    authority.cert_pem.write_to_path(tmp_path / "ca")
-    issued = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
-    issued.private_key_pem.write_to_path(tmp_path / "key")
-    (tmp_path / "key").chmod(0o600)
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    """A daemon with TLS."""
+    certified(tmp_path)
     port = free_port()
     daemon = Daemon(settings.load(listening(tmp_path, port)), reactor)
     daemon.startService()
@@ -113,6 +119,41 @@ async def test_a_key_that_others_may_read(https: Https, tmp_path: Path) -> None:
     await https.daemon.reload()
     with pytest.raises(ssl.SSLError, match="certificate verify failed"):
         await https.handshake(https.context())
+
+
+@ensureDeferred
+async def test_images_by_tls(tmp_path: Path) -> None:
+    """Uploads and downloads of many pieces, and an upload that is refused within its body."""
+    certified(tmp_path)
+    port = free_port()
+    config = listening(tmp_path, port)
+    text = config.read_text()
+    writable = 'directory = "images"\nwritable = true\nquota_gib = 0.03125\n'
+    config.write_text(text.replace('directory = "images"\n', writable))
+    daemon = Daemon(settings.load(config), reactor)
+    daemon.startService()
+    content = noise(20 * 1024 * 1024 + 7)
+
+    def call() -> list[object]:
+        url = f"https://localhost:{port}/image/v2/images"
+        told: dict[str, Any] = {"verify": str(tmp_path / "ca"), "timeout": LIMIT}
+        found: list[object] = []
+        with requests.Session() as session:
+            session.headers["X-Auth-Token"] = "ann"
+            body = {"disk_format": "raw", "container_format": "bare"}
+            for _ in range(2):
+                image = session.post(url, json=body, **told).json()["id"]
+                octets = {"Content-Type": "application/octet-stream"}
+                sent = session.put(f"{url}/{image}/file", content, headers=octets, **told)
+                found.append(sent.status_code)
+                got = session.get(f"{url}/{image}/file", **told)
+                found += [got.status_code, got.content == content]
+        return found
+
+    try:
+        assert await deferToThread(call) == [204, 200, True, 413, 204, False]
+    finally:
+        await daemon.stopService()
 
 
 @ensureDeferred
