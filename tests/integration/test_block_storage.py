@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
@@ -158,6 +159,29 @@ async def test_a_name_in_the_place_of_an_id_is_not_found(daemon: Running) -> Non
         assert answer.json["itemNotFound"]["code"] == 404
     found = (await call(daemon, "GET", "volumes/detail?name=root&all_tenants=1")).json["volumes"]
     assert [each["id"] for each in found] == [volume["id"]]
+
+
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        *(("GET", f"{kind}?marker=x", None) for kind in ("volumes", "snapshots", "types")),
+        *(("GET", f"{kind}/detail?marker=x", None) for kind in ("volumes", "snapshots")),
+        ("POST", "volumes", {"volume": {"snapshot_id": NOWHERE}}),
+        ("POST", "snapshots", {"snapshot": {"volume_id": NOWHERE}}),
+        ("POST", "os-volume-transfer", {"transfer": {"volume_id": NOWHERE}}),
+    ],
+)
+@ensureDeferred
+async def test_the_description_declares_missing_objects(
+    daemon: Running, method: str, path: str, body: object
+) -> None:
+    assert (await call(daemon, method, path, body)).status == 404
+    described = (await daemon.request("GET", "/volume/openapi.json", None, None)).json["paths"]
+    operation = described[f"/volume/v3/{{tenant}}/{path.partition('?')[0]}"][method.lower()]
+    assert "404" in operation["responses"]
 
 
 @ensureDeferred

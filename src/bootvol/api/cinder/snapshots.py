@@ -55,7 +55,14 @@ _LISTING: Final = Listing[Snapshot](
 )
 
 
-@operation("snapshots_list_snapshots", "GET", "snapshots", query=_LISTING.query, of_rows=True)
+@operation(
+    "snapshots_list_snapshots",
+    "GET",
+    "snapshots",
+    query=_LISTING.query,
+    of_rows=True,
+    refusals=(404,),
+)
 async def list_snapshots(context: CinderContext) -> SnapshotsBrief:
     """List the project's snapshots."""
     found = await context.services.snapshots.listed(context.caller)
@@ -66,7 +73,14 @@ async def list_snapshots(context: CinderContext) -> SnapshotsBrief:
     return shown
 
 
-@operation("snapshots_list_details", "GET", "snapshots/detail", query=_LISTING.query, of_rows=True)
+@operation(
+    "snapshots_list_details",
+    "GET",
+    "snapshots/detail",
+    query=_LISTING.query,
+    of_rows=True,
+    refusals=(404,),
+)
 async def list_details(context: CinderContext) -> Snapshots:
     """List the project's snapshots with their details."""
     found = await context.services.snapshots.listed(context.caller)

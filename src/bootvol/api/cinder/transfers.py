@@ -83,7 +83,9 @@ async def list_details(context: CinderContext) -> Transfers:
     return {"transfers": [_shown(each, context) for each in found]}
 
 
-@operation("transfers_create_transfer", "POST", _PATH, status=202, entity="transfer")
+@operation(
+    "transfers_create_transfer", "POST", _PATH, status=202, entity="transfer", refusals=(404,)
+)
 async def create_transfer(context: CinderContext, body: Offer) -> OneTransfer:
     """Offer a volume to the project with the key of the answer."""
     volume_id = await context.row("volumes", body.volume_id)

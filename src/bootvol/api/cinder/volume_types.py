@@ -86,7 +86,7 @@ def _changeable(number: int, doing: str) -> int:
     return number
 
 
-@operation("types_list_types", "GET", "types", query=_LISTING.query, of_rows=True)
+@operation("types_list_types", "GET", "types", query=_LISTING.query, of_rows=True, refusals=(404,))
 async def list_types(context: CinderContext) -> Types:
     """List the volume types."""
     found = [DEFAULT, *await context.services.types.listed()]

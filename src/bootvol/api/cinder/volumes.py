@@ -81,7 +81,7 @@ _LISTING: Final = Listing[Volume](
 _QUERY: Final = (*_LISTING.query, "all_tenants", "project_id")
 
 
-@operation("volumes_list_volumes", "GET", "volumes", query=_QUERY, of_rows=True)
+@operation("volumes_list_volumes", "GET", "volumes", query=_QUERY, of_rows=True, refusals=(404,))
 async def list_volumes(context: CinderContext) -> VolumesBrief:
     """List the project's volumes."""
     page, links = _LISTING.select(context.request, await _found(context))
@@ -91,7 +91,9 @@ async def list_volumes(context: CinderContext) -> VolumesBrief:
     return shown
 
 
-@operation("volumes_list_details", "GET", "volumes/detail", query=_QUERY, of_rows=True)
+@operation(
+    "volumes_list_details", "GET", "volumes/detail", query=_QUERY, of_rows=True, refusals=(404,)
+)
 async def list_details(context: CinderContext) -> Volumes:
     """List the project's volumes with their details."""
     page, links = _LISTING.select(context.request, await _found(context))
@@ -138,7 +140,7 @@ async def summarize_volumes(context: CinderContext) -> Summary:
     "volumes",
     status=202,
     entity="volume",
-    refusals=(413, 503),
+    refusals=(404, 413, 503),
 )
 async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume:
     """Create a volume: blank, from a snapshot, or bootable from an image."""
