@@ -296,6 +296,10 @@ async def test_types_are_found_by_id_and_by_name(daemon: Running) -> None:
     default = (await call(daemon, "GET", "types/default")).json["volume_type"]
     refused = await call(daemon, "DELETE", f"types/{default['id']}", token="root")
     assert refused.status == 400
+    for method, path in (("POST", "types"), ("PUT", f"types/{uuid}")):
+        taken = {"volume_type": {"name": default["name"]}}
+        answer = await call(daemon, method, path, taken, token="root")
+        assert (answer.status, "already exists" in str(answer.json)) == (400, True)
     specs = f"types/{uuid}/extra_specs"
     put = await call(daemon, "PUT", f"{specs}/c", {"c": "d"}, token="root")
     assert (put.status, put.json) == (200, {"c": "d"})

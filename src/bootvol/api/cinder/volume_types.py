@@ -86,6 +86,15 @@ def _changeable(number: int, doing: str) -> int:
     return number
 
 
+def _check_name(name: str | None) -> None:
+    """Check the new name of a type.
+
+    :raises InvalidRequest: if the default type has the name.
+    """
+    if name == DEFAULT.name:
+        raise InvalidRequest(f"Volume Type {DEFAULT.name} already exists.")
+
+
 @operation("types_list_types", "GET", "types", query=_LISTING.query, of_rows=True, refusals=(404,))
 async def list_types(context: CinderContext) -> Types:
     """List the volume types."""
@@ -119,8 +128,7 @@ async def show_type(context: CinderContext, number: int) -> OneType:
 )
 async def create_type(context: CinderContext, body: CreateType) -> OneType:
     """Create a volume type."""
-    if body.name == DEFAULT.name:
-        raise InvalidRequest(f"Volume Type {DEFAULT.name} already exists.")
+    _check_name(body.name)
     made = await context.services.types.create(body.name, body.extra_specs or {}, body.description)
     return {"volume_type": _shown(made, context)}
 
@@ -137,6 +145,7 @@ async def change_type(context: CinderContext, number: int, body: ChangeType) -> 
     """Change a type's name or description."""
     if not body.values:
         raise InvalidRequest("Specify volume type name, description, is_public or a combination.")
+    _check_name(body.name)
     changed = await context.services.types.change(_changeable(number, "changed"), body.values)
     return {"volume_type": _shown(changed, context)}
 
