@@ -105,7 +105,8 @@ async def is_logged_in_by_v2(daemon: Running, answer: Answer) -> None:
     catalog = {(each["name"], each["type"]): each for each in access["serviceCatalog"]}
     assert catalog["Compute", "compute"]["endpoints"] == [endpoint]
     assert catalog["Block Storage", "volume"]["endpoints"] == [endpoint]
-    assert {kind for _, kind in catalog} == {"compute", "volume", "image", "identity"}
+    newer = {"volumev3", "block-storage"}
+    assert {kind for _, kind in catalog} == {"compute", "volume", "image", "identity", *newer}
     listed = await daemon.call("GET", "os-volumes", token=access["token"]["id"])
     assert (listed.status, listed.json) == (200, {"volumes": []})
 
@@ -207,6 +208,8 @@ async def is_logged_in_by_v3(daemon: Running, answer: Answer) -> None:
     assert urls == {
         "compute": f"{root}/v2/{TENANT}",
         "volume": f"{root}/v1.1/{TENANT}",
+        "volumev3": f"{root}/volume/v3/{TENANT}",
+        "block-storage": f"{root}/volume/v3/{TENANT}",
         "image": f"{root}/image",
         "identity": f"{root}/identity",
     }
