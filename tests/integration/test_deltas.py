@@ -127,7 +127,8 @@ async def made(running: Running, url: str, disk: bytes, token: str = "ann") -> s
             if shown["status"] in {"available", "error"}:
                 break
             await pause(0.02)
-    assert shown["status"] == "available"
+        reason = await running.request("GET", f"{base}/{number}/error", token=token)
+    assert shown["status"] == "available", reason.json
     path = f"/v1.1/{tenant}/os-volumes/{number}/connection"
     connection = await running.request("GET", path, token="root" if token == "ann" else token)
     if connection.status == 200:

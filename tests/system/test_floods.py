@@ -182,13 +182,15 @@ READING = (
 
 def reactor_time(daemon: Process, request: bytes) -> float:
     """Send a request several times; return the reactor's least time for the request, in seconds."""
-    times = []
+    times: list[float] = []
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=LIMIT) as client:
-        for _ in range(5):
+        while len(times) < 5:
             before = daemon.reactor_time()
             client.sendall(request)
             assert client.recv(65536).startswith(b"HTTP/1.1 4")
-            times.append(daemon.reactor_time() - before)
+            # The system may add the time later.
+            if taken := daemon.reactor_time() - before:
+                times.append(taken)
     return min(times)
 
 
