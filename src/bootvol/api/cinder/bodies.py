@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from bootvol.api.bodies import BODY, Text, absent_if_empty
+from bootvol.api.cinder.booleans import truth
 from bootvol.api.cinder.words import refusal, shown
 from bootvol.jsons import JsonObject
 from bootvol.model import LARGEST_ID
@@ -37,11 +38,8 @@ Description = Annotated[
 
 
 def _flag(value: object) -> object:
-    if isinstance(value, str) and value.strip().lower() in {"1", "t", "true", "on", "y", "yes"}:
-        return True
-    if isinstance(value, str) and value.strip().lower() in {"0", "f", "false", "off", "n", "no"}:
-        return False
-    return value
+    meant = truth(value) if isinstance(value, str) else None
+    return value if meant is None else meant
 
 
 Flag = Annotated[bool, BeforeValidator(_flag, bool | str)]

@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 from twisted.web.iweb import IRequest
 
+from bootvol.api.cinder.booleans import truth
 from bootvol.api.filters import Filter, filtered, text
 from bootvol.api.paging import MOST, Link, following
 from bootvol.errors import InvalidRequest, NotFound
@@ -20,8 +21,6 @@ Listed = TypeVar("Listed")
 
 #: The parameters of every list.
 PARAMETERS: Final = ("sort", "sort_key", "sort_dir", "limit", "marker", "offset")
-_TRUE: Final = frozenset({"1", "t", "true", "on", "y", "yes"})
-_FALSE: Final = frozenset({"0", "f", "false", "off", "n", "no"})
 
 
 @attrs.frozen
@@ -119,10 +118,10 @@ def flag(value: str, name: str) -> bool:
 
     :raises InvalidRequest: if the value is not a boolean.
     """
-    word = value.strip().lower()
-    if word not in _TRUE | _FALSE:
+    meant = truth(value)
+    if meant is None:
         raise InvalidRequest(f"Value '{value[:40]}' for '{name}' is not a boolean.")
-    return word in _TRUE
+    return meant
 
 
 def has_items(metadata: Mapping[str, str], value: str) -> bool:
