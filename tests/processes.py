@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ BIN = Path(sys.executable).parent
 #: The daemon in the foreground; its options follow.
 TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "bootvol"]
 
+#: Seconds that a process may take to end after its port has closed.
+_DYING = 10
+#: The most characters of a log in a failure.
+_TAIL = 20_000
 #: The statuses of work in progress.
 _UNSETTLED = {"creating", "downloading", "deleting", "attaching", "detaching"}
 
@@ -153,9 +158,21 @@ class Process:
             {"X-Auth-Token": token, "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=LIMIT) as response:
-            content = response.read()
-            return json.loads(content) if content else None
+        try:
+            with urllib.request.urlopen(request, timeout=LIMIT) as response:
+                content = response.read()
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            self._check_alive()
+            raise
+        return json.loads(content) if content else None
+
+    def _check_alive(self) -> None:
+        """Fail with the log if the process has ended, or ends within a moment."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(_DYING)
+            raise AssertionError(f"the daemon ended with {code}:\n{self.log.read_text()[-_TAIL:]}")
 
 
 def cli(
