@@ -126,6 +126,8 @@ class Application(Generic[ContextT]):
         dialect, operation = self._dialect, incoming.operation
         arguments: dict[str, object] = {}
         try:
+            if not dialect.has(context, operation.since):
+                raise NotFound
             for name, text in incoming.segments.items():
                 arguments[name] = await dialect.argument(context, operation, name, text)
             if operation.body is not None:

@@ -65,6 +65,10 @@ def _unchanged(operation: Operation, error: BootvolError) -> BootvolError:
     return error
 
 
+def _always(context: object, minor: int) -> bool:
+    return True
+
+
 def _no_reply(request: IRequest) -> Reply | None:
     return None
 
@@ -82,6 +86,8 @@ class Dialect(Generic[ContextT]):
     :ivar faults: the form of errors.
     :ivar refusals: returns the statuses of an operation's possible failures, for the OpenAPI
         document.
+    :ivar has: returns if a request's minor version is a given one or later. The API hides
+        an operation from requests with an earlier minor version.
     :ivar read_body: reads the request body of an operation into the operation's model, and raises
         an error in the words of the dialect.
     :ivar argument: converts a segment of the path to an argument of the handler.  Here a dialect
@@ -101,6 +107,7 @@ class Dialect(Generic[ContextT]):
     groups: Mapping[str, Sequence[Declared]]
     faults: Faults
     refusals: Callable[[Operation], frozenset[int]]
+    has: Callable[[ContextT, int], bool] = _always
     read_body: Callable[[IRequest, Operation, type[BaseModel]], BaseModel] = _no_body
     argument: Callable[[ContextT, Operation, str, str], Awaitable[object]] = _as_sent
     id_type: Any = str

@@ -112,6 +112,7 @@ class Operation(Declared):
     :ivar versions: the versions that have the operation; None for all versions of the dialect.  The
         OpenAPI document shows the first.
     :ivar refusals: statuses of failures, in addition to the statuses that the dialect derives.
+    :ivar since: the minor version from which a dialect with minor versions has the operation.
     :ivar takes: the media type of the request body.
     :ivar streamed: whether the handler reads the body itself, as the bytes arrive: see
         :mod:`bootvol.api.uploads`.
@@ -132,6 +133,7 @@ class Operation(Declared):
     refusals: tuple[int, ...]
     empty: int | None
     versions: tuple[str, ...] | None
+    since: int
     takes: str
     streamed: bool
     gives: str
@@ -161,6 +163,7 @@ def operation(
     refusals: tuple[int, ...] = (),
     empty: int | None = None,
     versions: tuple[str, ...] | None = None,
+    since: int = 0,
     takes: str = JSON,
     streamed: bool = False,
     gives: str = JSON,
@@ -192,6 +195,7 @@ def operation(
             refusals,
             empty,
             versions,
+            since,
             takes,
             streamed,
             gives,

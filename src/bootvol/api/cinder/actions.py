@@ -1,154 +1,23 @@
-"""Actions on volumes: one key in the body names the action (docs/block-storage.md)."""
+"""The actions on volumes (docs/block-storage.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-import attrs
-from pydantic import BaseModel, ConfigDict, RootModel
-
-from bootvol.api.bodies import BODY
-from bootvol.api.cinder.bodies import Flag, Metadata, Size
+from bootvol.api.cinder import volume_actions
+from bootvol.api.cinder.acting import Actions, Named
 from bootvol.api.cinder.context import CinderContext
-from bootvol.api.cinder.words import read_part, refusal
 from bootvol.api.http import Reply
 from bootvol.api.operations import operation
-from bootvol.errors import InvalidRequest, NotFound
-from bootvol.policy import Right
 
-
-class Named(RootModel[dict[str, object]]):
-    """The name of an action, with its parameters."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class Nothing(BaseModel):
-    """An action without parameters."""
-
-    model_config = BODY
-
-
-class SetBootable(BaseModel):
-    """The parameters of ``os-set_bootable``."""
-
-    model_config = BODY
-
-    bootable: Flag
-
-
-class Extend(BaseModel):
-    """The parameters of ``os-extend``."""
-
-    model_config = BODY
-
-    new_size: Size
-
-
-class SetImageMetadata(BaseModel):
-    """The parameters of ``os-set_image_metadata``."""
-
-    model_config = BODY
-
-    metadata: Metadata
-
-
-class UnsetImageMetadata(BaseModel):
-    """The parameters of ``os-unset_image_metadata``."""
-
-    model_config = BODY
-
-    key: str
-
-
-@attrs.frozen
-class Action:
-    """An action.
-
-    :ivar model: the parameters.
-    :ivar act: acts; takes the context, the volume's number, and the parameters.
-    :ivar right: the right that the action needs, in addition to the right to write; or None.
-    """
-
-    name: str
-    model: type[BaseModel]
-    act: Callable[..., Awaitable[Reply]]
-    right: Right | None = None
-
-
-async def _set_bootable(context: CinderContext, number: int, body: SetBootable) -> Reply:
-    await context.services.volumes.change(context.caller, number, {"bootable": body.bootable})
-    return Reply()
-
-
-async def _extend(context: CinderContext, number: int, body: Extend) -> Reply:
-    if body.new_size is None:
-        raise InvalidRequest(refusal("new_size", None, "None is not of type 'integer', 'string'"))
-    await context.services.sizes.extend(context.caller, number, body.new_size)
-    return Reply(status=202)
-
-
-async def _set_image_metadata(context: CinderContext, number: int, body: SetImageMetadata) -> Reply:
-    changed = await context.services.volumes.change_image_metadata(
-        context.caller, number, lambda items: {**items, **body.metadata}
-    )
-    return Reply({"metadata": dict(changed.image_metadata)})
-
-
-async def _show_image_metadata(context: CinderContext, number: int, _: Nothing) -> Reply:
-    found = await context.services.volumes.get(context.caller, number)
-    return Reply({"metadata": dict(found.image_metadata)})
-
-
-async def _unset_image_metadata(
-    context: CinderContext, number: int, body: UnsetImageMetadata
-) -> Reply:
-    uuid = (await context.services.volumes.get(context.caller, number)).uuid
-
-    def without(items: Mapping[str, str]) -> Mapping[str, str]:
-        if body.key not in items:
-            raise NotFound(f"Glance metadata for volume/snapshot {uuid} cannot be found.")
-        return {name: value for name, value in items.items() if name != body.key}
-
-    await context.services.volumes.change_image_metadata(context.caller, number, without)
-    return Reply()
-
-
-async def _force_delete(context: CinderContext, number: int, _: Nothing) -> Reply:
-    await context.services.volumes.delete(context.caller, number)
-    return Reply(status=202)
-
-
-_ACTIONS: Final = {
-    each.name: each
-    for each in (
-        Action("os-extend", Extend, _extend),
-        Action("os-set_bootable", SetBootable, _set_bootable),
-        Action("os-set_image_metadata", SetImageMetadata, _set_image_metadata),
-        Action("os-show_image_metadata", Nothing, _show_image_metadata),
-        Action("os-unset_image_metadata", UnsetImageMetadata, _unset_image_metadata),
-        Action("os-force_delete", Nothing, _force_delete, Right.FORCE),
-    )
-}
+#: Each room of actions has a tuple of its own.
+_VOLUMES: Final = Actions((*volume_actions.ACTIONS,))
 
 
 @operation("volumes_act", "POST", "volumes/<number>/action", empty=202)
 async def act(context: CinderContext, number: int, body: Named) -> Reply:
-    """Do what the name in the body says."""
-    if len(body.root) != 1:
-        raise InvalidRequest("Malformed request body")
-    ((name, given),) = body.root.items()
-    action = _ACTIONS.get(name)
-    if action is None:
-        raise InvalidRequest(
-            f"There is no such action: {name[:255]}. Verify the request body and Content-Type"
-            " header and try again."
-        )
-    if action.right is not None:
-        context.policy.check(context.caller.roles, action.right)
-    parameters = read_part(name, {} if given is None else given, action.model)
-    return await action.act(context, number, parameters)
+    """Do as the name in the body says."""
+    return await _VOLUMES.act(context, number, body)
 
 
 OPERATIONS = (act,)

@@ -67,6 +67,7 @@ CINDER: Final = Dialect[CinderContext](
     },
     faults=CINDER_FAULTS,
     refusals=refusals,
+    has=CinderContext.has,
     read_body=read_body,
     argument=argument,
     id_type=views.Uuid,
