@@ -72,6 +72,7 @@ from bootvol.worker.shortcuts import FromImageCache, ImageClone, SharedBlocks
 from bootvol.worker.stores import Stores
 from bootvol.worker.sweeper import Sweeper
 from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
+from bootvol.worker.tasks.copies import MakeFromSnapshot, MakeFromVolume
 from bootvol.worker.tasks.factories import TaskFactories
 from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
 from bootvol.worker.tasks.snapshots import MakeSnapshot, RemoveSnapshot
@@ -80,7 +81,6 @@ from bootvol.worker.tasks.volumes import (
     ExtendVolume,
     MakeBlank,
     MakeFromImage,
-    MakeFromSnapshot,
     RemoveVolume,
 )
 from bootvol.worker.worker import Concurrency, Worker
@@ -305,17 +305,17 @@ class Composition:
         storage = Storage(self._backends, database, image_cache, daemon)
         access = VolumeAccess(database, self._backends, exports)
         importer = self._importer(copier, image_cache)
+        copying = storage, copier, database, clock
         return TaskFactories(
             make_blank=lambda volume: MakeBlank(volume, storage, clock),
             make_from_image=lambda volume, source: MakeFromImage(
                 volume, source, storage, importer, image_cache, clock
             ),
-            make_from_snapshot=lambda volume: MakeFromSnapshot(
-                volume, storage, copier, database, clock
-            ),
+            make_from_snapshot=lambda volume: MakeFromSnapshot(volume, *copying),
+            make_from_volume=lambda volume: MakeFromVolume(volume, *copying),
             extend_volume=lambda volume: ExtendVolume(volume, storage),
             remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
-            make_snapshot=lambda snapshot: MakeSnapshot(snapshot, storage, copier, database, clock),
+            make_snapshot=lambda snapshot: MakeSnapshot(snapshot, *copying),
             remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),
             attach=lambda volume: Attach(volume, access, hypervisor, daemon),
             detach=lambda volume: Detach(volume, access, hypervisor, daemon),

@@ -105,6 +105,19 @@ def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
     assert quick(db) == snapshot.id
 
 
+def test_a_volume_stays_while_another_is_made_of_it(db: Connection) -> None:
+    source = a_volume(db)
+    volume = a_volume(db, Status.CREATING, source_id=source.id)
+    for event in (Event.EXTEND, Event.EXTENDED, Event.DELETE):
+        states.apply_event(db, Kind.VOLUME, source.id, event)
+        assert quick(db) is None
+    copied = copy(db, request())
+    assert isinstance(copied, Volume)
+    assert copied.id == volume.id
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.COMPLETE)
+    assert quick(db) == source.id
+
+
 def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Connection) -> None:
     volume = a_volume(db)
     snapshot = a_snapshot(db, volume)

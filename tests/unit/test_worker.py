@@ -36,11 +36,12 @@ from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.heartbeat import RENEWAL
 from bootvol.worker.job import PAUSE
 from bootvol.worker.progress import Progress
+from bootvol.worker.tasks.copies import MakeFromSnapshot
 from bootvol.worker.tasks.factories import TaskFactories
 from bootvol.worker.tasks.snapshots import MakeSnapshot
 from bootvol.worker.tasks.storage import Storage
 from bootvol.worker.tasks.task import Task
-from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, MakeFromSnapshot, RemoveVolume
+from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, RemoveVolume
 from bootvol.worker.worker import POLL, Concurrency, Worker
 from tests.unit.conftest import ENDED
 from tests.waiting import until

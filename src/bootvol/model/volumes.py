@@ -61,6 +61,9 @@ class Volume:
     :ivar error: reason for the status ``error``, or for the last failed attach or detach.
     :ivar uuid: a second id, used by later versions of the API.
     :ivar snapshot_uuid: uuid of the snapshot that the volume was made from.
+    :ivar source_id: the volume that the volume was made from.  The other volume may be deleted by
+        now.
+    :ivar source_uuid: uuid of the volume that the volume was made from.
     :ivar updated_at: time of the last change by a caller or of the status; None without a change.
     :ivar request_id: id of the request that created the volume; empty if unknown.
     :ivar host: the host whose daemons alone reach the volume; empty if every host's daemons do.
@@ -94,6 +97,8 @@ class Volume:
     bootable: bool = False
     image_metadata: Mapping[str, str] = attrs.Factory(dict)
     target_gib: int | None = None
+    source_id: int | None = None
+    source_uuid: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -158,7 +163,8 @@ class NewSnapshot:
 class NewVolume:
     """A caller's request for a volume.  The service decides everything else.
 
-    :ivar size_gib: size in GiB; optional if the request names a snapshot.
+    :ivar size_gib: size in GiB; optional if the request names a snapshot or another volume.
+    :ivar source_id: another volume, whose data the volume begins with.
     :ivar volume_type: name of a volume type.  With None the service chooses the backend.
     """
 
@@ -170,6 +176,7 @@ class NewVolume:
     display_description: str | None = None
     availability_zone: str | None = None
     metadata: Mapping[str, str] = attrs.Factory(dict)
+    source_id: int | None = None
 
 
 @attrs.frozen

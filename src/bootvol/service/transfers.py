@@ -94,7 +94,8 @@ class Transfers:
 
         :raises TransferNotFound: if there is no such offer.
         :raises TransferKeyWrong: if the key is not the offer's.
-        :raises VolumeBusy: if the volume has failed since the offer.
+        :raises VolumeBusy: if the volume has failed since the offer, or if another volume is being
+            made from the volume.
         :raises SnapshotBusy: if a snapshot of the volume is not available, or if another volume is
             being made from a snapshot.
         :raises QuotaExceeded: if the quota of the caller's tenant is used up.
@@ -113,6 +114,8 @@ class Transfers:
         ]
         if any(each.status is not Status.AVAILABLE for each in snapshots):
             raise SnapshotBusy("Snapshot status must be available")
+        if volume_rows.is_copied(db, volume.id):
+            raise VolumeBusy("another volume is being made from the volume")
         if any(snapshot_rows.is_copied(db, each.id) for each in snapshots):
             # That volume stays with the giver, and could not read another tenant's snapshot.
             raise SnapshotBusy("a volume is being made from a snapshot of the volume")

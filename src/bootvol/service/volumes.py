@@ -14,17 +14,13 @@ from bootvol.backends import Backends
 from bootvol.errors import (
     ErrorReport,
     HostAway,
-    ImageLargerThanVolume,
     InvalidRequest,
     SnapshotBusy,
     VolumeBusy,
     VolumeNotFound,
-    without_query,
 )
-from bootvol.imaging.inspect import PLAIN, largest_container
 from bootvol.lifecycle import MAKING, MOVING, Event, IllegalTransition, Kind, Status
 from bootvol.model import (
-    GIB,
     Caller,
     ConnectionInfo,
     Image,
@@ -34,6 +30,7 @@ from bootvol.model import (
     Volume,
     content_of,
 )
+from bootvol.service import origins
 from bootvol.service.images import Images
 from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.server_hosts import of_daemon
@@ -96,6 +93,7 @@ class Volumes:
         :raises UnknownBackend: if the type's backend is not configured any more.
         :raises InvalidRequest: if the parts of ``wanted`` contradict each other.
         :raises SnapshotNotFound: if the snapshot does not exist.
+        :raises VolumeNotFound: if the volume to copy does not exist.
         :raises ImageNotFound: if the image does not exist.
         :raises ImageLargerThanVolume: if the image is known to be larger than the volume.
         :raises QuotaExceeded: if the tenant's quota is used up.
@@ -112,18 +110,13 @@ class Volumes:
         """
         check_metadata(wanted.metadata)
         backend = await self._types.backend_of(wanted.volume_type) if wanted.volume_type else None
-        if wanted.snapshot_id is not None and wanted.image_ref is not None:
-            raise InvalidRequest("Snapshot and image cannot be specified together.")
-        if wanted.size_gib is None and wanted.snapshot_id is None:
-            raise InvalidRequest(
-                "Invalid input received: Volume size 'None' must be an integer and greater than 0"
-            )
+        origins.check_one(wanted)
         if wanted.availability_zone not in (None, self.zone):
             raise InvalidRequest(f"The availability zone {wanted.availability_zone} is not known.")
         image = None
         if wanted.image_ref is not None:
             image = await self._images.find(caller, wanted.image_ref)
-            _check_fits(image, wanted.size_gib or 0)
+            origins.check_fits(image, wanted.size_gib or 0)
         return image, backend
 
     def add(
@@ -136,17 +129,15 @@ class Volumes:
     ) -> Volume:
         """Add a volume within a transaction, if the tenant's quota allows one more.
 
-        :param backend: backend of the new volume; None for the snapshot's backend, or the default.
-        :raises SnapshotNotFound: if the snapshot does not exist.
-        :raises SnapshotBusy: if the snapshot is not available.
-        :raises InvalidRequest: if the snapshot is larger than the requested volume.
+        :param backend: backend of the new volume; None for the origin's backend, or the default.
+        :raises bootvol.errors.BootvolError: as :func:`bootvol.service.origins.found`.
         :raises QuotaExceeded: if the tenant's quota is used up.
         """
         volume_rows.lock_tenant_quota(db, caller.tenant)
-        size, snapshot = wanted.size_gib or 0, None
-        if wanted.snapshot_id is not None:
-            snapshot = snapshot_rows.get(db, caller.tenant, wanted.snapshot_id, lock=True)
-            size, backend = _of_snapshot(snapshot, wanted.size_gib), backend or snapshot.backend
+        snapshot, source = origins.found(db, caller, wanted, self._backends, backend)
+        origin, size = snapshot or source, wanted.size_gib or 0
+        if origin is not None:
+            size, backend = wanted.size_gib or origin.size_gib, backend or origin.backend
         self._quotas.of(db, caller.tenant).check(self._quotas.used(db, caller.tenant), size)
         backend = backend or self._backends.default
         volume = Volume(
@@ -159,16 +150,18 @@ class Volumes:
             created_at=self._now(),
             availability_zone=self.zone,
             backend=backend,
-            host=self._host(backend, snapshot),
+            host=self._host(backend, origin),
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,
             snapshot_uuid=snapshot.uuid if snapshot else None,
-            volume_type=wanted.volume_type,
+            source_id=source.id if source else None,
+            source_uuid=source.uuid if source else None,
+            volume_type=wanted.volume_type or (source.volume_type if source else None),
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,
-            bootable=image is not None or (snapshot is not None and snapshot.bootable),
-            image_metadata=_image_metadata(image, snapshot),
+            bootable=image is not None or (origin is not None and origin.bootable),
+            image_metadata=origins.image_metadata(image, origin),
             request_id=caller.request_id,
         )
         added = volume_rows.add(db, volume, image)
@@ -176,12 +169,12 @@ class Volumes:
             import_rows.add(db, added.id, image, content_of(image))
         return added
 
-    def _host(self, backend: str, snapshot: Snapshot | None) -> str:
-        """Return the host of a new volume: that of a snapshot, or this one; empty for all hosts."""
-        if snapshot is not None and snapshot.backend == backend:
-            return snapshot.host
+    def _host(self, backend: str, origin: Snapshot | Volume | None) -> str:
+        """Return the host of a new volume: the origin's, or this one; empty for all hosts."""
+        if origin is not None and origin.backend == backend:
+            return origin.host
         host = self._backends.host_of(backend)
-        return snapshot.host if snapshot is not None and snapshot.host and host else host
+        return origin.host if origin is not None and origin.host and host else host
 
     async def listed(
         self, caller: Caller, *, bootable: bool = False, limit: int | None = None, offset: int = 0
@@ -254,15 +247,23 @@ class Volumes:
             volume = volume_rows.get(db, caller.tenant, volume_id)
             made_from = import_rows.find(db, volume_id)
             reason = self._reason(db, volume, made_from)
-            if reason is None and volume.status in MAKING and volume.snapshot_id is not None:
-                # The snapshot may lie on another backend.
-                origin = snapshot_rows.get(db, caller.tenant, volume.snapshot_id)
-                reason = absence(db, self._backends, origin)
+            if reason is None and volume.status in MAKING:
+                # The origin may lie on another backend.
+                reason = self._absence_of_origin(db, volume)
             if reason is None and volume.status in MAKING and made_from is not None:
                 reason = made_from.error
             return reason
 
         return await self._database.read(query)
+
+    def _absence_of_origin(self, db: Db, volume: Volume) -> ErrorReport | None:
+        if volume.snapshot_id is not None:
+            snapshot = snapshot_rows.get(db, volume.tenant, volume.snapshot_id)
+            return absence(db, self._backends, snapshot)
+        if volume.source_id is not None:
+            source = volume_rows.get(db, volume.tenant, volume.source_id)
+            return absence(db, self._backends, source)
+        return None
 
     async def progress(self, caller: Caller, volume_id: int) -> Import:
         """Return the progress of a bootable volume's import.
@@ -353,39 +354,3 @@ def _mark_deleted(db: Db, tenant: str, volume_id: int, snapshots: bool) -> Seque
         except IllegalTransition:
             raise SnapshotBusy from None
     return gone
-
-
-def _of_snapshot(snapshot: Snapshot, size_gib: int | None) -> int:
-    """Return the size in GiB of a volume that is made from a snapshot."""
-    if snapshot.status is not Status.AVAILABLE:
-        raise SnapshotBusy("Snapshot status must be available")
-    if size_gib is not None and size_gib < snapshot.size_gib:
-        raise InvalidRequest(
-            f"Invalid input received: Volume size '{size_gib}' must not be less than the"
-            f" snapshot's, {snapshot.size_gib}"
-        )
-    return size_gib or snapshot.size_gib
-
-
-def _image_metadata(image: Image | None, snapshot: Snapshot | None) -> Mapping[str, str]:
-    """Return the known facts about the image of a new volume's data."""
-    if image is None:
-        return {} if snapshot is None else snapshot.image_metadata
-    known = {
-        "image_id": without_query(image.id),
-        "image_name": image.name,
-        "disk_format": image.format,
-        "size": image.size_bytes,
-        "min_disk": image.min_disk_gib,
-    }
-    return {name: str(value) for name, value in known.items() if value is not None}
-
-
-def _check_fits(image: Image, size_gib: int) -> None:
-    size, most = image.size_bytes or 0, size_gib * GIB
-    if image.format not in PLAIN:
-        # The image may come in a container, which may be larger than its disk.
-        most = largest_container(most)
-    disk = image.disk_bytes or 0
-    if image.min_disk_gib > size_gib or disk > size_gib * GIB or size > most:
-        raise ImageLargerThanVolume

@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0020"
+REVISION: Final = "0021"
 
 METADATA = MetaData(
     naming_convention={
@@ -95,6 +95,9 @@ volumes = Table(
     # Without a foreign key, since the snapshot may be deleted first.
     Column("snapshot_id", Integer),
     Column("snapshot_uuid", CleanString(36)),
+    # The volume that the data was copied from, likewise.
+    Column("source_id", Integer, index=True),
+    Column("source_uuid", CleanString(36)),
     # The type's name, without a foreign key, too.
     Column("volume_type", CleanString(255)),
     Column("display_name", CleanString(255)),

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
-from sqlalchemy import Connection, Row, Select, func, select, text, update
+from sqlalchemy import Connection, Row, Select, exists, func, select, text, update
 
 from bootvol.errors import VolumeNotFound
-from bootvol.lifecycle import Kind, Status
+from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Attachment, Image, Usage, Volume
 from bootvol.store import states
 from bootvol.store.schema import attachments, servers, volumes
@@ -17,6 +17,9 @@ from bootvol.store.states import error_of
 
 #: Statuses in which a server has the volume.  In any other status the volume is at most promised.
 _ATTACHED: Final = frozenset({Status.IN_USE, Status.DETACHING})
+
+#: The same table once more, for volumes made from other volumes.
+_COPIES: Final = volumes.alias("copies")
 
 
 def add(connection: Connection, volume: Volume, image: Image | None = None) -> Volume:
@@ -76,6 +79,12 @@ def change(connection: Connection, volume_id: int, values: Mapping[str, object])
     if values:
         mine = update(volumes).where(volumes.c.id == volume_id)
         connection.execute(mine.values({**values, **states.change_noted(Kind.VOLUME)}))
+
+
+def is_copied(connection: Connection, volume_id: int) -> bool:
+    """Return whether another volume is being made from a volume."""
+    copy = exists().where(_COPIES.c.source_id == volume_id, _COPIES.c.status.in_(MAKING))
+    return bool(connection.scalar(select(copy)))
 
 
 def usage(connection: Connection, tenant: str) -> Usage:
@@ -144,6 +153,8 @@ def of_row(row: Row[object]) -> Volume:
         bootable=bool(row.bootable),
         image_metadata=row.image_metadata or {},
         target_gib=row.target_gib,
+        source_id=row.source_id,
+        source_uuid=row.source_uuid,
     )
 
 

@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
-    Table,
     and_,
     exists,
     func,
@@ -46,17 +45,21 @@ _THEIRS: Final = attachments.alias("theirs")
 
 
 def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
-    """Claim a copy, which may take long: a snapshot to make, or a volume to make from one."""
+    """Claim a copy, which may take long.
+
+    A copy is a snapshot to make, or a volume to make from a snapshot or from another volume.
+    """
     snapshot = and_(claims.here(snapshots, request), snapshots.c.status == Status.CREATING)
     volume = and_(
         claims.here(volumes, request),
         volumes.c.status.in_(MAKING),
-        volumes.c.snapshot_id.is_not(None),
-        # The snapshot may lie on another backend than the volume.
+        or_(volumes.c.snapshot_id.is_not(None), volumes.c.source_id.is_not(None)),
+        # The origin may lie on another backend than the volume.
         ~exists().where(
             snapshots.c.id == volumes.c.snapshot_id,
             not_(claims.here(snapshots, request)),
         ),
+        ~exists().where(_OTHERS.c.id == volumes.c.source_id, not_(claims.here(_OTHERS, request))),
     )
     return _first(connection, request, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
@@ -130,7 +133,7 @@ def _small(
     return {
         Kind.VOLUME: and_(
             claims.here(volumes, request, backends),
-            or_(_blank(), volumes.c.status == Status.EXTENDING, _removal(request)),
+            or_(_blank(), _growth(request), _removal(request)),
         ),
         Kind.SNAPSHOT: and_(claims.here(snapshots, request, backends), _snapshot_removal(request)),
     }
@@ -138,8 +141,15 @@ def _small(
 
 def _blank() -> ColumnElement[bool]:
     return and_(
-        volumes.c.status.in_(MAKING), volumes.c.image_id.is_(None), volumes.c.snapshot_id.is_(None)
+        volumes.c.status.in_(MAKING),
+        volumes.c.image_id.is_(None),
+        volumes.c.snapshot_id.is_(None),
+        volumes.c.source_id.is_(None),
     )
+
+
+def _growth(request: claims.ClaimRequest) -> ColumnElement[bool]:
+    return and_(volumes.c.status == Status.EXTENDING, ~_copied(request))
 
 
 def _removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
@@ -194,13 +204,21 @@ def _power(request: claims.ClaimRequest) -> ColumnElement[bool]:
 
 
 def _copied(request: claims.ClaimRequest) -> ColumnElement[bool]:
-    """Return the SQL condition for volumes that must not change: a snapshot of them is made."""
-    return exists().where(
-        snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, request)
+    """Return the SQL condition for volumes that must not change.
+
+    A snapshot of them is made, or another volume is made from them.
+    """
+    return or_(
+        exists().where(
+            snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, request)
+        ),
+        exists().where(
+            _OTHERS.c.source_id == volumes.c.id, _is_made(_OTHERS, Kind.VOLUME, request)
+        ),
     )
 
 
-def _is_made(table: Table, kind: Kind, request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _is_made(table: FromClause, kind: Kind, request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for rows in the making.
 
     A row that was deleted in the making counts while a worker works on the row: the worker may

@@ -130,7 +130,7 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
         "description": value.display_description,
         "volume_type": value.volume_type or DEFAULT.name,
         "snapshot_id": value.snapshot_uuid,
-        "source_volid": None,
+        "source_volid": value.source_uuid,
         "metadata": dict(value.metadata),
         "links": context.links("volumes", value.uuid),
         "user_id": value.user,

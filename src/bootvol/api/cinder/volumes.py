@@ -8,7 +8,7 @@ from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
-from bootvol.api.cinder import views
+from bootvol.api.cinder import origins, views
 from bootvol.api.cinder.bodies import ChangeVolume, CreateVolume
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.default_type import DEFAULT
@@ -143,9 +143,9 @@ async def summarize_volumes(context: CinderContext) -> Summary:
     refusals=(404, 413, 503),
 )
 async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume:
-    """Create a volume: blank, from a snapshot, or bootable from an image."""
-    snapshot = await _origin(context, body)
-    if body.size is None and snapshot is None:
+    """Create a volume: blank, from a snapshot or another volume, or bootable from an image."""
+    origin = await origins.of_body(context, body)
+    if body.size is None and not origin.is_known:
         raise InvalidRequest(MALFORMED)
     zone = context.services.volumes.zone
     if body.availability_zone not in (None, zone):
@@ -153,47 +153,17 @@ async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume
     wanted = NewVolume(
         size_gib=body.size,
         image_ref=body.image,
-        snapshot_id=snapshot,
+        snapshot_id=origin.snapshot,
+        source_id=origin.volume,
         volume_type=await _type_name(context, body.volume_type),
         display_name=body.name,
         display_description=body.description,
         availability_zone=body.availability_zone,
         metadata=body.metadata or {},
     )
-    made = await context.services.volumes.create(context.caller, wanted)
+    async with origins.reworded(context, origin):
+        made = await context.services.volumes.create(context.caller, wanted)
     return {"volume": views.volume(made, context)}
-
-
-async def _origin(context: CinderContext, body: CreateVolume) -> int | None:
-    """Return the snapshot of a new volume; None for a volume of nothing, or of an image.
-
-    :raises NotFound: if the snapshot or volume does not exist, or for a backup or a group: the API
-        has none.
-    :raises InvalidRequest: if the body names several origins, or a volume.
-    """
-    origins = (body.snapshot_id, body.source_volid, body.backup_id, body.image)
-    snapshot = volume = None
-    if body.snapshot_id is not None:
-        snapshot = await context.row("snapshots", body.snapshot_id)
-    if body.source_volid is not None:
-        volume = await context.row("volumes", body.source_volid)
-    for kind, named in (
-        ("Backup", body.backup_id),
-        ("Group", body.group_id),
-        ("Group", body.consistencygroup_id),
-    ):
-        if named is not None:
-            raise NotFound(f"{kind} {named} could not be found.")
-    if len([each for each in origins if each is not None]) > 1:
-        raise InvalidRequest(
-            "Invalid input received: May specify only one of backup, imageRef, snapshot, source"
-            " volume"
-        )
-    if volume is not None:
-        raise InvalidRequest(
-            "Invalid input received: volumes from volumes are not supported; make a snapshot first"
-        )
-    return snapshot
 
 
 async def _type_name(context: CinderContext, named: str | None) -> str | None:

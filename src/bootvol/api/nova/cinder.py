@@ -63,7 +63,7 @@ class CinderVolumeShown(TypedDict):
     size: Size
     volume_type: str
     snapshot_id: _Uuid | None
-    source_volid: None
+    source_volid: str | None
     availability_zone: str
     created_at: str
     attachments: list[CinderAttachmentShown]
@@ -297,7 +297,7 @@ def _volume(value: Volume, base: BaseUri) -> CinderVolumeShown:
         # Cinder v1 shows the word "None" for a volume without a type.
         "volume_type": value.volume_type or "None",
         "snapshot_id": value.snapshot_uuid,
-        "source_volid": None,
+        "source_volid": value.source_uuid,
         "availability_zone": value.availability_zone,
         "created_at": value.created_at.strftime(_CREATED),
         "attachments": [

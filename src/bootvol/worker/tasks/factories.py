@@ -21,6 +21,7 @@ class TaskFactories:
     make_blank: Callable[[Volume], Task]
     make_from_image: Callable[[Volume, str], Task]
     make_from_snapshot: Callable[[Volume], Task]
+    make_from_volume: Callable[[Volume], Task]
     extend_volume: Callable[[Volume], Task]
     remove_volume: Callable[[Volume], Task]
     make_snapshot: Callable[[Snapshot], Task]
@@ -50,4 +51,6 @@ class TaskFactories:
             return self.remove_volume(subject)
         if subject.snapshot_id is not None:
             return self.make_from_snapshot(subject)
+        if subject.source_id is not None:
+            return self.make_from_volume(subject)
         return self.make_blank(subject)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from bootvol.errors import BackendFailed
-from bootvol.lifecycle import Event, Kind, Status
+from bootvol.lifecycle import Event, Kind
 from bootvol.model import Snapshot
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
@@ -41,17 +40,7 @@ class MakeSnapshot(Making):
     async def work(self, claim: Claim) -> Event:
         """Clone or copy the volume."""
         volume = await self._database.read(volume_rows.get, self.tenant, self._volume_id)
-        if volume.status is Status.IN_USE and not self.backend_plugin.capabilities.clones:
-            # The volume has been attached since the snapshot was requested (see Snapshots.create).
-            raise BackendFailed(
-                "The volume is in use, and its backend cannot copy a volume in use."
-            )
-        if volume.status is Status.AVAILABLE:
-            # For an available volume, no caller has declared that writers may exist.
-            # The check may wait for a program to end, while other copies go on.
-            check = self.storage.check_unused(volume.backend, volume.name)
-            await self.lane_place.rest_if_long(check, self._clock)
-        await self.copy_from(self._copier, volume.backend, volume.name, volume.size_bytes)
+        await self.copy_volume(self._copier, volume, self._clock)
         return Event.COMPLETE
 
 

@@ -133,6 +133,25 @@ class Making(OnBackendTask):
 
         await self.storage.with_room(self._backend, make)
 
+    async def copy_volume(self, copier: Copier, volume: Volume, clock: IReactorTime) -> None:
+        """Clone or copy a volume as of one moment; nothing removes or attaches it meanwhile.
+
+        :raises BackendFailed: if the volume is in use, and no clone is possible.
+        """
+        backend = self.storage.backend(volume.backend)
+        clones = backend is self.backend_plugin and backend.capabilities.clones
+        if volume.status is Status.IN_USE and not clones:
+            # The volume has been attached since the request.
+            raise BackendFailed(
+                "The volume is in use, and its backend cannot copy a volume in use."
+            )
+        if volume.status is Status.AVAILABLE:
+            # For an available volume, no caller has declared that writers may exist.
+            # The check may wait for a program to end, while other copies go on.
+            check = self.storage.check_unused(volume.backend, volume.name)
+            await self.lane_place.rest_if_long(check, clock)
+        await self.copy_from(copier, volume.backend, volume.name, volume.size_bytes)
+
 
 class Removing(OnBackendTask):
     """Removes a volume or snapshot."""

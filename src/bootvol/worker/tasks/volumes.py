@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
@@ -13,11 +11,8 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import GIB, Import, Phase, Volume
 from bootvol.store import import_queue, states
 from bootvol.store import imports as import_rows
-from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
-from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
-from bootvol.worker.copier import Copier
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
 from bootvol.worker.tasks.storage import Making, OnBackendTask, Removing, Storage
@@ -129,38 +124,6 @@ def _begin(db: Db, volume_id: int) -> Import:
     """Note that an import begins; return its current row."""
     states.apply_event(db, Kind.VOLUME, volume_id, Event.DOWNLOAD)
     return import_rows.begin(db, volume_id)
-
-
-class MakeFromSnapshot(Making):
-    """Makes a volume that holds the bytes of a snapshot."""
-
-    kind = Kind.VOLUME
-
-    def __init__(
-        self,
-        volume: Volume,
-        storage: Storage,
-        copier: Copier,
-        database: Database,
-        clock: IReactorTime,
-    ) -> None:
-        super().__init__(volume, storage, clock)
-        self._copier = copier
-        self._database = database
-        self._snapshot_id = volume.snapshot_id or 0
-        self._origin = volume.backend
-
-    @property
-    def stores(self) -> Collection[str]:
-        """See :attr:`Task.stores`."""
-        return {self._backend, self._origin}
-
-    async def work(self, claim: Claim) -> Event:
-        """Clone or copy the snapshot, which is not removed meanwhile."""
-        found = await self._database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
-        self._origin = found.backend
-        await self.copy_from(self._copier, found.backend, found.name, found.size_bytes)
-        return Event.COMPLETE
 
 
 class ExtendVolume(OnBackendTask):

@@ -1,0 +1,231 @@
+"""Volumes from volumes, and the actions on volumes that copy or move bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.model import GIB
+from bootvol.testing.backends import noise
+from tests.ceph import Cluster
+from tests.daemons import Answer, Running
+from tests.disks import disk
+from tests.integration.test_block_storage import call, made, settled
+from tests.waiting import until
+
+CONTENT = noise(3 * 1024 * 1024 + 77)
+#: The size of a disk with clones; its file is sparse.
+SPACE = 12 * GIB
+#: A second backend, in a folder of its own.
+OTHER = """
+[[backends]]
+name = "other"
+plugin = "file"
+directory = "others"
+"""
+
+
+@pytest.fixture(params=[False, True], ids=["copies", "clones"])
+def clones(request: pytest.FixtureRequest) -> bool:
+    """Whether the daemon's backends clone."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def folder(clones: bool, tmp_path: Path) -> Iterator[Path]:
+    """The folder of a daemon: on the tests' file system, or on one with clones."""
+    if not clones:
+        yield tmp_path
+        return
+    with disk(tmp_path, SPACE, "xfs"):
+        yield tmp_path
+
+
+@pytest_twisted.async_yield_fixture
+async def daemon(folder: Path) -> AsyncIterator[Running]:
+    """A daemon with an image and two backends."""
+    running = Running(folder, f"{OTHER}\n[quota]\nvolumes = -1\ngigabytes = -1\n")
+    (running.images / "disk").write_bytes(CONTENT)
+    yield running
+    await running.stop()
+
+
+async def act(
+    daemon: Running, volume: dict[str, Any], action: str, body: object = None, **more: Any
+) -> Answer:
+    """Send an action on a volume."""
+    return await call(daemon, "POST", f"volumes/{volume['id']}/action", {action: body}, **more)
+
+
+async def shown(daemon: Running, volume: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a volume as the API shows it."""
+    return dict((await call(daemon, "GET", f"volumes/{volume['id']}", **more)).json["volume"])
+
+
+async def gone(daemon: Running, volume: dict[str, Any]) -> None:
+    """Wait until a volume is gone."""
+    await until(
+        lambda: call(daemon, "GET", f"volumes/{volume['id']}"), lambda found: found.status == 404
+    )
+
+
+def message(answer: Answer) -> tuple[int, str]:
+    """Return the status and the message of a fault."""
+    (fault,) = answer.json.values()
+    return answer.status, fault["message"]
+
+
+def contents(folder: Path, prefix: str = "volume-") -> list[bytes]:
+    """Return the first bytes of each volume in a backend's folder."""
+    found = []
+    for path in sorted(folder.iterdir(), key=lambda each: each.stat().st_ctime):
+        if path.name.startswith(prefix):
+            with path.open("rb") as file:
+                found.append(file.read(len(CONTENT) + 4096))
+    return found
+
+
+WHOLE = CONTENT + bytes(4096)
+
+
+@ensureDeferred
+async def test_a_volume_is_made_from_another(daemon: Running) -> None:
+    body = {"volume_type": {"name": "fast", "extra_specs": {}}}
+    assert (await call(daemon, "POST", "types", body, token="root")).status == 200
+    source = await made(daemon, imageRef="disk", volume_type="fast", metadata={"a": "b"})
+    copy = await made(daemon, size=None, source_volid=source["id"])
+    assert (copy["source_volid"], copy["snapshot_id"]) == (source["id"], None)
+    for member in ("bootable", "volume_image_metadata", "volume_type", "size"):
+        assert copy[member] == source[member]
+    assert (copy["volume_type"], copy["metadata"]) == ("fast", {})
+    larger = await made(daemon, size=2, source_volid=source["id"])
+    assert larger["size"] == 2
+    assert contents(daemon.volumes) == [WHOLE] * 3
+    # Each is independent of the other.
+    for each in (source, copy, larger):
+        assert (await call(daemon, "DELETE", f"volumes/{each['id']}")).status == 202
+        await gone(daemon, each)
+
+
+@ensureDeferred
+async def test_a_copy_may_lie_on_another_backend(daemon: Running) -> None:
+    body = {"volume_type": {"name": "far", "extra_specs": {"volume_backend_name": "other"}}}
+    assert (await call(daemon, "POST", "types", body, token="root")).status == 200
+    source = await made(daemon, imageRef="disk")
+    copy = await made(daemon, size=2, source_volid=source["id"], volume_type="far")
+    assert copy["volume_type"] == "far"
+    assert contents(daemon.folder / "others") == [WHOLE]
+
+
+@ensureDeferred
+async def test_the_source_stays_until_it_is_copied(daemon: Running) -> None:
+    """Break: `src/bootvol/store/work_queue.py`: `_OTHERS.c.source_id == volumes.c.id,` ->
+    `_OTHERS.c.source_id == -1,`.
+    """
+    source = await made(daemon, imageRef="disk")
+    away = daemon.volumes.rename(daemon.folder / "away")
+    copies = [
+        (await call(daemon, "POST", "volumes", {"volume": {"source_volid": source["id"]}})).json
+        for _ in range(2)
+    ]
+    assert (await call(daemon, "DELETE", f"volumes/{source['id']}")).status == 202
+    away.rename(daemon.volumes)
+    for each in copies:
+        await settled(daemon, f"volumes/{each['volume']['id']}", "volume")
+    await gone(daemon, source)
+    assert contents(daemon.volumes) == [WHOLE] * 2
+
+
+@ensureDeferred
+async def test_a_source_is_refused_in_cinders_words(daemon: Running) -> None:
+    source = await made(daemon, size=2)
+    asked = {"volume": {"size": 1, "source_volid": source["id"]}}
+    assert message(await call(daemon, "POST", "volumes", asked)) == (
+        400,
+        "Invalid input received: Volume size '1'GB cannot be smaller than original volume size "
+        " 2GB. They must be >= original volume size.",
+    )
+    broken = await made(daemon)
+    await call(daemon, "POST", "os-volume-transfer", {"transfer": {"volume_id": broken["id"]}})
+    asked = {"volume": {"size": 1, "source_volid": broken["id"]}}
+    assert message(await call(daemon, "POST", "volumes", asked)) == (
+        400,
+        "Invalid volume: Originating source volume status must be one of 'available, in-use'"
+        " values",
+    )
+    assert (await call(daemon, "POST", "volumes", asked, token="bob")).status == 404
+
+
+@ensureDeferred
+async def test_a_volume_in_use_is_copied_where_the_backend_clones(
+    daemon: Running, clones: bool
+) -> None:
+    """Break: `src/bootvol/service/origins.py`: `(None, volume.backend) or not clones` ->
+    `(None, volume.backend)`.
+    """
+    source = await made(daemon, imageRef="disk")
+    wanted = {"volumeAttachment": {"volumeId": 1, "device": "vdb"}}
+    await daemon.call("POST", "servers/7/os-volume_attachments", wanted)
+    await daemon.until(1, "in-use")
+    asked = {"volume": {"size": 1, "source_volid": source["id"]}}
+    answer = await call(daemon, "POST", "volumes", asked)
+    if clones:
+        assert answer.status == 202
+        await settled(daemon, f"volumes/{answer.json['volume']['id']}", "volume")
+        assert contents(daemon.volumes) == [WHOLE] * 2
+    else:
+        assert message(answer) == (
+            400,
+            "Invalid volume: Originating source volume status must be one of 'available' values",
+        )
+        # No copy on another backend is of one moment either.
+    body = {"volume_type": {"name": "far", "extra_specs": {"volume_backend_name": "other"}}}
+    assert (await call(daemon, "POST", "types", body, token="root")).status == 200
+    asked["volume"]["volume_type"] = "far"
+    assert (await call(daemon, "POST", "volumes", asked)).status == 400
+
+
+@ensureDeferred
+async def test_a_copied_volume_does_not_change_hands(daemon: Running) -> None:
+    """Break: `src/bootvol/service/transfers.py`: `if volume_rows.is_copied(db, volume.id):` ->
+    `if False:`.
+    """
+    source = await made(daemon)
+    away = daemon.volumes.rename(daemon.folder / "away")
+    answer = await call(daemon, "POST", "volumes", {"volume": {"source_volid": source["id"]}})
+    body = {"transfer": {"volume_id": source["id"]}}
+    offer = (await call(daemon, "POST", "os-volume-transfer", body)).json["transfer"]
+    accept, key = f"os-volume-transfer/{offer['id']}/accept", {"auth_key": offer["auth_key"]}
+    refused = await call(daemon, "POST", accept, {"accept": key}, token="bob")
+    assert refused.status == 400
+    away.rename(daemon.volumes)
+    await settled(daemon, f"volumes/{answer.json['volume']['id']}", "volume")
+    assert (await call(daemon, "POST", accept, {"accept": key}, token="bob")).status == 202
+
+
+@ensureDeferred
+async def test_ceph_clones_a_volume(tmp_path: Path, ceph_cluster: Cluster) -> None:
+    running = Running(tmp_path, first=ceph_cluster.table())
+    (running.images / "disk").write_bytes(CONTENT)
+    try:
+        source = await made(running, imageRef="disk")
+        copy = await made(running, size=2, source_volid=source["id"])
+        assert copy["source_volid"] == source["id"]
+        assert (await call(running, "DELETE", f"volumes/{source['id']}")).status == 202
+        await gone(running, source)
+
+        def read() -> bytes:
+            (name,) = (each for each in ceph_cluster.images() if each.startswith("volume-"))
+            with ceph_cluster.image(name) as image:
+                assert image.size() == 2 * GIB
+                return bytes(image.read(0, len(WHOLE)))
+
+        assert await deferToThread(read) == WHOLE
+    finally:
+        await running.stop()
