@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -206,6 +207,7 @@ class Backends:
             raise VolumeElsewhere(volume.host)
         backend = self.named(volume.backend)
         try:
-            return await self._questions.ask(volume.name, lambda: backend.connection(volume.name))
+            found = await self._questions.ask(volume.name, lambda: backend.connection(volume.name))
         except StillRunning:
             raise BackendSilent(volume.backend) from None
+        return attrs.evolve(found, read_only=bool(volume.readonly))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.ceph import Cluster
 from tests.daemons import Answer, Running
 from tests.disks import disk
 from tests.integration.test_block_storage import call, made, settled
+from tests.processes import run
 from tests.waiting import until
 
 CONTENT = noise(3 * 1024 * 1024 + 77)
@@ -54,6 +56,13 @@ async def daemon(folder: Path) -> AsyncIterator[Running]:
     (running.images / "disk").write_bytes(CONTENT)
     yield running
     await running.stop()
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a path that is short enough for sockets."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 async def act(
@@ -170,9 +179,7 @@ async def test_a_volume_in_use_is_copied_where_the_backend_clones(
     `(None, volume.backend)`.
     """
     source = await made(daemon, imageRef="disk")
-    wanted = {"volumeAttachment": {"volumeId": 1, "device": "vdb"}}
-    await daemon.call("POST", "servers/7/os-volume_attachments", wanted)
-    await daemon.until(1, "in-use")
+    await attach(daemon)
     asked = {"volume": {"size": 1, "source_volid": source["id"]}}
     answer = await call(daemon, "POST", "volumes", asked)
     if clones:
@@ -207,6 +214,50 @@ async def test_a_copied_volume_does_not_change_hands(daemon: Running) -> None:
     away.rename(daemon.volumes)
     await settled(daemon, f"volumes/{answer.json['volume']['id']}", "volume")
     assert (await call(daemon, "POST", accept, {"accept": key}, token="bob")).status == 202
+
+
+@ensureDeferred
+async def test_servers_only_read_what_the_owner_says(tmp_path: Path, short: Path) -> None:
+    """Break: `src/bootvol/exports/exports.py`: `["--read-only"] if source.read_only` -> `[] if
+    source.read_only`.
+    """
+    running = Running(tmp_path, f'[exports]\nby = "unix"\ndirectory = "{short}/e"')
+    try:
+        volume = await made(running, metadata={"a": "b"})
+        for flag, told in (("yes", "True"), (False, "False"), (True, "True")):
+            answer = await act(running, volume, "os-update_readonly_flag", {"readonly": flag})
+            assert (answer.status, answer.body) == (202, b"")
+            found = await shown(running, volume)
+            assert found["metadata"] == {"a": "b", "readonly": told}
+        answer = await call(running, "GET", f"volumes/{volume['id']}/metadata")
+        assert answer.json == {"metadata": {"a": "b"}}
+        await attach(running)
+        assert (await shown(running, volume))["metadata"]["attached_mode"] == "ro"
+        answer = await running.call("GET", "os-volumes/1/connection", token="root")
+        connection = answer.json["connection"]
+        assert connection["readOnly"] is True
+        for command, code in (("read", 0), ("write", 1)):
+            told_to = ["qemu-io", "-f", "raw", "-c", f"{command} 0 4096", connection["address"]]
+            if command == "read":
+                told_to.insert(1, "--read-only")
+            ended = await deferToThread(run, told_to)
+            assert ended.returncode == code, ended
+        refused = await act(running, volume, "os-update_readonly_flag", {"readonly": False})
+        assert message(refused) == (
+            400,
+            f"Invalid volume: Volume {volume['id']} status must be available to update readonly"
+            " flag, but current status is: in-use.",
+        )
+    finally:
+        await running.stop()
+
+
+async def attach(daemon: Running) -> None:
+    """Attach the first volume to a server elsewhere."""
+    wanted = {"volumeAttachment": {"volumeId": 1, "device": "vdb"}}
+    answer = await daemon.call("POST", "servers/7/os-volume_attachments", wanted)
+    assert answer.status == 200
+    await daemon.until(1, "in-use")
 
 
 @ensureDeferred

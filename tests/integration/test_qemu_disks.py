@@ -335,3 +335,23 @@ def _served(*words: str) -> Iterator[None]:
     finally:
         signal.pidfd_send_signal(server, signal.SIGKILL)
         os.close(server)
+
+
+@ensureDeferred
+async def test_a_guest_only_reads_a_read_only_disk(
+    qemu: QemuHypervisor, linux: ConnectionInfo, tmp_path: Path
+) -> None:
+    """Break: `plugins/bootvol_plugins/qemu/reach.py`: `only = {"read-only": True} if` -> `only =
+    {} if`.
+    """
+    spare = disk_file(tmp_path / "spare.raw", guest.WRITE)
+    held = Path(spare.address).read_bytes()
+    await qemu.start(SERVER, machine(linux))
+    await says(qemu, SERVER, guest.READY)
+    await qemu.attach(SERVER, Disk("vdb", ConnectionInfo("file", spare.address, read_only=True)))
+    await says(qemu, SERVER, "wrote to vdb")
+    assert Path(spare.address).read_bytes() == held
+    async with _monitor(tmp_path) as qmp:
+        nodes = await qmp.execute("query-named-block-nodes", {})
+    read_only = {each["node-name"][:4]: each["ro"] for each in nodes}
+    assert (read_only["vda-"], read_only["vdb-"]) == (False, True)

@@ -336,7 +336,12 @@ async def test_only_admins_learn_where_a_volume_lives(running: Running) -> None:
     assert (await running.call("GET", path)).status == 403
     answer = await running.call("GET", path, token="root")
     assert answer.json == {
-        "connection": {"kind": "file", "address": str(running.files()[0]), "format": "raw"}
+        "connection": {
+            "kind": "file",
+            "address": str(running.files()[0]),
+            "format": "raw",
+            "readOnly": False,
+        }
     }
 
 

@@ -112,7 +112,8 @@ def reach(disk: Disk, tls: Path | None, stack: ExitStack) -> Reaching:
 def _opened(disk: Disk, stack: ExitStack) -> Reaching:
     """Reach a file or a block device."""
     driver, is_right = _DRIVERS[disk.connection.kind]
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = os.O_RDONLY if disk.connection.read_only else os.O_RDWR
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK
     if driver == "file":
         # The system and LVM make names of block devices that are links.
         flags |= os.O_NOFOLLOW
@@ -193,4 +194,6 @@ def _nbd(disk: Disk, server: dict[str, str], secure: JsonObject | None = None) -
 
 def _raw(disk: Disk, below: Mapping[str, object]) -> JsonObject:
     """Return a raw disk: QEMU takes the bytes for no other format, whatever the guest writes."""
-    return {"driver": "raw", "node-name": node_name(disk), "file": below}
+    # Both must be read-only: QEMU opens the lower one by itself.
+    only = {"read-only": True} if disk.connection.read_only else {}
+    return {"driver": "raw", "node-name": node_name(disk), "file": {**below, **only}, **only}

@@ -37,7 +37,13 @@ _GRACE: Final = 10.0
 
 
 def boot(
-    path: str, memory: int, accelerator: str, seconds: float | None, stop: Sequence[int]
+    path: str,
+    memory: int,
+    accelerator: str,
+    seconds: float | None,
+    stop: Sequence[int],
+    *,
+    read_only: bool,
 ) -> int:
     """Run a machine whose first disk, /dev/vda, is the volume. The terminal is its serial console.
 
@@ -45,6 +51,7 @@ def boot(
     :param memory: memory in MiB.
     :param seconds: time limit in seconds; None runs the machine until it powers off.
     :param stop: becomes non-empty when the machine must end: the caller appends signal numbers.
+    :param read_only: whether the machine may only read the volume.
     :returns: the machine's exit code, 0 after the time limit, or the exit code that shells use
         for the signal in ``stop``.
     :raises CommandFailed: if QEMU is not installed, cannot be confined, or is ended by a signal.
@@ -53,7 +60,7 @@ def boot(
         raise CommandFailed(MISSING)
     interactive = sys.stdin.isatty()
     with ExitStack() as stack:
-        volume = _volume(path, stack)
+        volume = _volume(path, stack, read_only=read_only)
         command = _command(volume, memory, accelerator, interactive)
         sys.stdout.flush()
         until = None if seconds is None else time.monotonic() + seconds
@@ -97,7 +104,7 @@ class _Volume:
     descriptor: int | None = None
 
 
-def _volume(path: str, stack: ExitStack) -> _Volume:
+def _volume(path: str, stack: ExitStack, *, read_only: bool) -> _Volume:
     """Open the volume for QEMU.
 
     :param stack: closes the descriptors.
@@ -105,42 +112,46 @@ def _volume(path: str, stack: ExitStack) -> _Volume:
     """
     try:
         if os.path.exists(path):
-            return _opened(path, stack)
+            return _opened(path, stack, read_only=read_only)
         uri = urlsplit(path)
         if uri.scheme == "nbd+unix":
-            return _served(uri, stack)
+            return _served(uri, stack, read_only=read_only)
     except OSError as error:
         raise CommandFailed(f"The volume cannot be opened: {error.strerror}") from error
     # QEMU reads the keys of such a volume itself, so QEMU's user must own the keys.
     reads = _of_ceph(path) if path.startswith("rbd:") else []
     bounds = Bounds(as_us=True, reads=reads, sockets=Sockets.INTERNET)
     drive = f"file={path.replace(',', ',,')},format=raw,if=none,id=root"
+    drive += ",readonly=on" if read_only else ""
     return _Volume(["-drive", drive], bounds)
 
 
-def _opened(path: str, stack: ExitStack) -> _Volume:
+def _opened(path: str, stack: ExitStack, *, read_only: bool) -> _Volume:
     """Open a file or a block device."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     is_block = stat.S_ISBLK(os.fstat(descriptor).st_mode)
     driver = "host_device" if is_block else "file"
-    words = _blockdev({"driver": driver, "filename": "/dev/fdset/1"})
+    words = _blockdev({"driver": driver, "filename": "/dev/fdset/1"}, read_only=read_only)
     return _Volume(["-add-fd", f"fd={descriptor},set=1", *words], Bounds(), descriptor)
 
 
-def _served(uri: SplitResult, stack: ExitStack) -> _Volume:
+def _served(uri: SplitResult, stack: ExitStack, *, read_only: bool) -> _Volume:
     """Open the folder of an export's socket. QEMU's user can connect to that socket only."""
     socket = Path(parse_qs(uri.query).get("socket", [""])[0])
     descriptor = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     server = {"type": "unix", "path": f"/proc/self/fd/{descriptor}/{socket.name}"}
     export = unquote(uri.path.removeprefix("/"))
-    words = _blockdev({"driver": "nbd", "server": server, "export": export})
+    file: JsonObject = {"driver": "nbd", "server": server, "export": export}
+    words = _blockdev(file, read_only=read_only)
     return _Volume(words, Bounds(owns=[socket], sockets=Sockets.UNIX), descriptor)
 
 
-def _blockdev(file: JsonObject) -> list[str]:
-    return ["-blockdev", json.dumps({"driver": "raw", "node-name": "root", "file": file})]
+def _blockdev(file: JsonObject, *, read_only: bool) -> list[str]:
+    only = {"read-only": True} if read_only else {}
+    disk = {"driver": "raw", "node-name": "root", "file": {**file, **only}, **only}
+    return ["-blockdev", json.dumps(disk)]
 
 
 def _of_ceph(address: str) -> list[Path]:

@@ -339,7 +339,9 @@ def boot(
         signals.handled(stop),
         reservation.Reservation(context.obj, volume_id, stop) as volume,
     ):
-        code = machine.boot(volume.address, memory, accel, seconds, stop.numbers)
+        code = machine.boot(
+            volume.address, memory, accel, seconds, stop.numbers, read_only=volume.read_only
+        )
     context.exit(code)
 
 

@@ -33,7 +33,7 @@ class Reservation:
     """
 
     def __init__(self, client: Client, volume_id: str, stop: Stop) -> None:
-        self.address = ""
+        self.address, self.read_only = "", False
         self._client = client
         self._stop = stop
         self._volume = f"os-volumes/{segment(volume_id)}"
@@ -54,7 +54,8 @@ class Reservation:
         self._connection()
         try:
             self._attach()
-            self.address = self._connection()
+            found = self._connection()
+            self.address, self.read_only = str(found["address"]), bool(found.get("readOnly"))
             if self.address.startswith("nbds:"):
                 raise CommandFailed(
                     "the service exports its volumes by TLS, to hypervisors with certificates:"
@@ -132,10 +133,10 @@ class Reservation:
         with self._stop.breaking_off():
             return cast("JsonObject", self._client.get(self._volume, "volume", ATTACHED))
 
-    def _connection(self) -> str:
+    def _connection(self) -> JsonObject:
         with self._stop.breaking_off():
             path = f"{self._volume}/connection"
-            return str(self._client.get(path, "connection", CONNECTION)["address"])
+            return cast("JsonObject", self._client.get(path, "connection", CONNECTION))
 
 
 def in_use(volume: JsonObject) -> CommandFailed:

@@ -68,6 +68,7 @@ class _Source:
     :ivar identity: distinguishes the volume from every other file that exists at the same time.
     :ivar direct: whether reads and writes can go around the page cache.
     :ivar owner: id of the user who owns the volume.
+    :ivar read_only: whether clients may only read the volume.
     """
 
     descriptor: int
@@ -75,6 +76,7 @@ class _Source:
     identity: str
     direct: bool
     owner: int
+    read_only: bool
 
     def lock(self) -> None:
         """Lock the volume against a second server.  The server inherits the lock's descriptor.
@@ -137,7 +139,7 @@ class Exports:
                     record = await self._serve(name, opened, record)
             finally:
                 await self._threads.run(opened.close)
-        return ConnectionInfo("nbd", record.address)
+        return ConnectionInfo("nbd", record.address, source.read_only)
 
     async def close(self, name: str) -> None:
         """Cut off all clients of a volume, and serve the volume no more.  Idempotent.
@@ -194,6 +196,7 @@ class Exports:
         self, name: str, source: _Source, listening: listeners.Listening, owner: int
     ) -> Record:
         command = ["qemu-nbd", *_SERVING, f"--export-name={name}", *_cache(source)]
+        command += ["--read-only"] if source.read_only else []
         command += [*self._place.options, f"/proc/self/fd/{FILE}"]
         handed = await self._threads.obtain(
             Handed.close, lambda: Handed(self._place.files(), CREDENTIALS)
@@ -288,6 +291,7 @@ def _open(source: ConnectionInfo) -> _Source:
         f"{found.st_dev}:{found.st_ino}:{found.st_rdev}",
         can_go_around_cache(descriptor),
         found.st_uid,
+        source.read_only,
     )
 
 

@@ -61,6 +61,7 @@ class Volume:
     :ivar error: reason for the status ``error``, or for the last failed attach or detach.
     :ivar uuid: a second id, used by later versions of the API.
     :ivar snapshot_uuid: uuid of the snapshot that the volume was made from.
+    :ivar readonly: whether servers may only read the volume; None until the owner has said so.
     :ivar source_id: the volume that the volume was made from.  The other volume may be deleted by
         now.
     :ivar source_uuid: uuid of the volume that the volume was made from.
@@ -99,6 +100,7 @@ class Volume:
     target_gib: int | None = None
     source_id: int | None = None
     source_uuid: str | None = None
+    readonly: bool | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -229,7 +231,9 @@ class ConnectionInfo:
     :ivar kind: ``file`` or ``block`` (``address`` is an absolute path); ``nbd`` (``address`` is a
         URI: ``nbd+unix:///NAME?socket=PATH`` or ``nbds://HOST:PORT/NAME``); ``rbd`` (``address`` is
         a file name for QEMU: ``rbd:POOL/NAMESPACE/IMAGE:id=USER:conf=PATH``).
+    :ivar read_only: whether the guest may only read the volume.  Backends leave this out.
     """
 
     kind: str
     address: str
+    read_only: bool = False

@@ -219,6 +219,22 @@ class Volumes:
 
         return await self._database.write(write)
 
+    async def set_readonly(self, caller: Caller, volume_id: int, readonly: bool) -> None:
+        """Set whether servers may only read a volume.
+
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises VolumeBusy: if the volume is not available: a server may have it.
+        """
+
+        def write(db: Db) -> None:
+            found = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+            promised = attachment_rows.is_promised(db, volume_id)
+            if promised or found.status is not Status.AVAILABLE:
+                raise VolumeBusy("Volume status must be available")
+            volume_rows.change(db, volume_id, {"readonly": readonly})
+
+        await self._database.write(write)
+
     async def change_metadata(
         self, caller: Caller, volume_id: int, edit: Callable[[Mapping[str, str]], Mapping[str, str]]
     ) -> Volume:

@@ -150,11 +150,13 @@ def reached(connection: Connection, volume_id: int, by: ConnectionInfo | None) -
 def reach(connection: Connection, volume_id: int) -> ConnectionInfo | None:
     """Return how the server reaches a volume; None for a direct open on the backend."""
     row = connection.execute(
-        select(attachments.c.address_kind, attachments.c.address).where(
-            attachments.c.volume_id == volume_id, attachments.c.address.is_not(None)
-        )
+        select(attachments.c.address_kind, attachments.c.address, volumes.c.readonly)
+        .join(volumes)
+        .where(attachments.c.volume_id == volume_id, attachments.c.address.is_not(None))
     ).one_or_none()
-    return ConnectionInfo(row.address_kind, row.address) if row is not None else None
+    if row is None:
+        return None
+    return ConnectionInfo(row.address_kind, row.address, bool(row.readonly))
 
 
 def remove(connection: Connection, volume_id: int) -> None:

@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0021"
+REVISION: Final = "0022"
 
 METADATA = MetaData(
     naming_convention={
@@ -100,6 +100,8 @@ volumes = Table(
     Column("source_uuid", CleanString(36)),
     # The type's name, without a foreign key, too.
     Column("volume_type", CleanString(255)),
+    # Whether servers may only read the volume; null until the owner has said so.
+    Column("readonly", Boolean),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson, nullable=False),

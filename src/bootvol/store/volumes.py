@@ -155,6 +155,7 @@ def of_row(row: Row[object]) -> Volume:
         target_gib=row.target_gib,
         source_id=row.source_id,
         source_uuid=row.source_uuid,
+        readonly=row.readonly,
     )
 
 

@@ -131,7 +131,7 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
         "volume_type": value.volume_type or DEFAULT.name,
         "snapshot_id": value.snapshot_uuid,
         "source_volid": value.source_uuid,
-        "metadata": dict(value.metadata),
+        "metadata": {**value.metadata, **_access(value)},
         "links": context.links("volumes", value.uuid),
         "user_id": value.user,
         "bootable": "true" if value.bootable else "false",
@@ -162,6 +162,16 @@ def detailed_volume(value: Volume, context: CinderContext) -> VolumeShown:
         )
         shown["os-vol-mig-status-attr:migstat"] = None
         shown["os-vol-mig-status-attr:name_id"] = None
+    return shown
+
+
+def _access(value: Volume) -> dict[str, str]:
+    """Return the items that Cinder adds to the metadata, once the owner has set the flag."""
+    if value.readonly is None:
+        return {}
+    shown = {"readonly": str(value.readonly)}
+    if value.attachments:
+        shown["attached_mode"] = "ro" if value.readonly else "rw"
     return shown
 
 

@@ -123,6 +123,7 @@ class ConnectionShown(TypedDict):
     kind: str
     address: str
     format: Literal["raw"]
+    readOnly: bool
 
 
 ImageShown = TypedDict(
@@ -336,7 +337,12 @@ def error(value: ErrorReport | None) -> ErrorShown | None:
 
 def connection(value: ConnectionInfo) -> ConnectionShown:
     """Return the view of a volume's address for hypervisors."""
-    return {"kind": value.kind, "address": value.address, "format": "raw"}
+    return {
+        "kind": value.kind,
+        "address": value.address,
+        "format": "raw",
+        "readOnly": value.read_only,
+    }
 
 
 def image(value: Image, base: BaseUri) -> ImageShown:
