@@ -188,8 +188,8 @@ async def test_the_description_declares_missing_objects(
 async def test_no_project_reaches_anothers_volumes(daemon: Running) -> None:
     """Members that ask for all projects get their own; only admins get all.
 
-    Break: `src/bootvol/api/cinder/volumes.py`: `if not context.may(Right.ALL_TENANTS) or` ->
-    `if`.
+    Break: `src/bootvol/api/cinder/context.py`: `return context.operates and flag(` ->
+    `return flag(`.
     """
     volume = await made(daemon, name="root")
     uuid = volume["id"]

@@ -16,6 +16,8 @@ import pytest_twisted
 from argon2 import PasswordHasher
 from pytest_twisted import ensureDeferred
 
+from bootvol.api.cinder import microversions
+from bootvol.api.cinder.microversions import Microversion
 from bootvol_plugins.embedded.tokens import Tokens
 from tests.daemons import OTHER_TENANT, TENANT, Running
 
@@ -253,6 +255,8 @@ GET    /volume/v3/{tenant}/os-volume-transfer/none     401 401 400 403 404 404 4
 DELETE /volume/v3/{tenant}/os-volume-transfer/none     401 401 400 403 403 404 404
 POST   /volume/v3/{tenant}/os-volume-transfer/none/accept 401 401 400 403 403 400 400
 GET    /volume/v3/os-volume-transfer                   401 401 200 403 200 200 200
+GET    /volume/v3/{tenant}/resource_filters            401 401 400 403 200 200 200
+GET    /volume/v3/resource_filters                     401 401 200 403 200 200 200
 GET    /volume/v3/os-volume-transfer/detail            401 401 200 403 200 200 200
 POST   /volume/v3/os-volume-transfer                   401 401 400 403 403 400 400
 GET    /volume/v3/os-volume-transfer/none              401 401 404 403 404 404 404
@@ -342,8 +346,9 @@ ROWS = read(TABLE)
 
 
 @pytest_twisted.async_yield_fixture
-async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon with all callers."""
+async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    """A daemon with all callers, and with the calls of all microversions."""
+    monkeypatch.setattr(microversions, "HIGHEST", Microversion(3, 71))
     daemon = Running(tmp_path, identity=IDENTITY)
     yield daemon
     await daemon.stop()
@@ -397,7 +402,10 @@ async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
     for row in ROWS:
         for path in row.paths:
             for caller, expected in zip(CALLERS, row.statuses, strict=True):
-                headers = {"X-Subject-Token": tokens["reader"]}
+                headers = {
+                    "X-Subject-Token": tokens["reader"],
+                    "OpenStack-API-Version": "volume latest",
+                }
                 if row.path == "/identity/v3/auth/tokens" and row.method == "DELETE":
                     # A user's own token, once ended, is unknown afterwards.
                     headers["X-Subject-Token"] = await token(daemon, "reader")

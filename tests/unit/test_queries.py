@@ -26,7 +26,7 @@ def test_a_value_is_held_against_a_list_once() -> None:
     """A repeated value is compared with a list once.
 
     Break: `src/bootvol/api/filters.py`: `values = dict.fromkeys((request.args or
-    {}).get(name.encode("ascii"), ()))` -> `values = (request.args or {})[name.encode("ascii")][:5]`
+    {}).get(name.encode("utf-8"), ()))` -> `values = (request.args or {})[name.encode("ascii")][:5]`
     """
     asked: list[str] = []
 

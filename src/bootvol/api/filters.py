@@ -59,7 +59,7 @@ def filtered(
     refuse(request, refused)
     for name, fits in filters.items():
         # Apply each value once: repeated values would only take time.
-        values = dict.fromkeys((request.args or {}).get(name.encode("ascii"), ()))
+        values = dict.fromkeys((request.args or {}).get(name.encode("utf-8"), ()))
         if len(values) > _MOST_VALUES:
             raise InvalidRequest(f"The parameter {name} has more than {_MOST_VALUES} values.")
         for given in values:

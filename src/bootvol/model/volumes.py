@@ -71,6 +71,8 @@ class Volume:
     :ivar bootable: whether a server can boot from the volume, according to the owner.
     :ivar image_metadata: the known facts about the image of the volume's data.
     :ivar target_gib: the new size in GiB while the volume becomes larger; otherwise None.
+    :ivar volume_type_uuid: uuid of the volume's type, if the volume was read from the database for
+        a caller, and if the type still exists.
     """
 
     id: int
@@ -101,6 +103,7 @@ class Volume:
     source_id: int | None = None
     source_uuid: str | None = None
     readonly: bool | None = None
+    volume_type_uuid: str | None = None
 
     @property
     def size_bytes(self) -> int:

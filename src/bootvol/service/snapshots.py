@@ -94,6 +94,10 @@ class Snapshots:
             snapshot_rows.listed, caller.tenant, limit=limit, offset=offset
         )
 
+    async def listed_everywhere(self) -> Sequence[Snapshot]:
+        """List the snapshots of all tenants, ascending by id."""
+        return await self._database.read(snapshot_rows.every)
+
     async def get(self, caller: Caller, snapshot_id: int) -> Snapshot:
         """Return one snapshot.
 

@@ -44,6 +44,12 @@ def listed(
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
 
+def every(connection: Connection) -> Sequence[Snapshot]:
+    """Return the snapshots of all tenants, ascending by id."""
+    query = select(snapshots).order_by(snapshots.c.id)
+    return [of_row(row) for row in connection.execute(query)]
+
+
 def of_volume(connection: Connection, tenant: str, volume_id: int) -> Sequence[int]:
     """Return the ids of a volume's snapshots, and lock them, except those that go already."""
     query = select(snapshots.c.id).where(

@@ -12,11 +12,13 @@ from bootvol.errors import VolumeNotFound
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Attachment, Image, Usage, Volume
 from bootvol.store import states
-from bootvol.store.schema import attachments, servers, volumes
+from bootvol.store.schema import attachments, servers, volume_types, volumes
 from bootvol.store.states import error_of
 
 #: Statuses in which a server has the volume.  In any other status the volume is at most promised.
 _ATTACHED: Final = frozenset({Status.IN_USE, Status.DETACHING})
+#: The parts of a volume that are not columns of its row, or that the database chooses.
+_NOT_COLUMNS: Final = ("id", "error", "attachments", "volume_type_uuid")
 
 #: The same table once more, for volumes made from other volumes.
 _COPIES: Final = volumes.alias("copies")
@@ -27,9 +29,7 @@ def add(connection: Connection, volume: Volume, image: Image | None = None) -> V
 
     :param image: the image that the volume is made from.
     """
-    values = attrs.asdict(
-        volume, filter=attrs.filters.exclude("id", "error", "attachments"), recurse=False
-    )
+    values = attrs.asdict(volume, filter=attrs.filters.exclude(*_NOT_COLUMNS), recurse=False)
     values["metadata"] = dict(volume.metadata)
     values["image_metadata"] = dict(volume.image_metadata)
     return attrs.evolve(volume, id=states.add(connection, Kind.VOLUME, values, image))
@@ -121,7 +121,12 @@ def _shown() -> Select[object]:
         attachments.c.device,
         attachments.c.delete_on_termination,
         servers.c.uuid.label("server_uuid"),
-    ).select_from(volumes.outerjoin(attachments).outerjoin(servers))
+        volume_types.c.uuid.label("volume_type_uuid"),
+    ).select_from(
+        volumes.outerjoin(attachments)
+        .outerjoin(servers)
+        .outerjoin(volume_types, volume_types.c.name == volumes.c.volume_type)
+    )
 
 
 def of_row(row: Row[object]) -> Volume:
@@ -156,6 +161,7 @@ def of_row(row: Row[object]) -> Volume:
         source_id=row.source_id,
         source_uuid=row.source_uuid,
         readonly=row.readonly,
+        volume_type_uuid=getattr(row, "volume_type_uuid", None),
     )
 
 

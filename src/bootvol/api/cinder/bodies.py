@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -11,20 +12,28 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     RootModel,
     ValidationInfo,
+    model_validator,
 )
 
 from bootvol.api.bodies import BODY, Text, absent_if_empty
 from bootvol.api.cinder.booleans import truth
-from bootvol.api.cinder.words import refusal, shown
+from bootvol.api.cinder.words import Versioned, refusal, shown
 from bootvol.jsons import JsonObject
 from bootvol.model import LARGEST_ID
 
+#: Null means absent for every optional key. Unknown keys are refused.
+STRICT: Final = ConfigDict(**{**BODY, "extra": "forbid"})
 _KEY: Final = "^[a-zA-Z0-9-_:. /]{1,255}$"
 Metadata = dict[Annotated[Text, Field(pattern=_KEY)], Text]
 
+
+#: The minor version from which bodies are strict, and from which snapshots need no force.
+STRICT_SINCE: Final = 53
+FORCE_UNTIL: Final = 66
 
 #: A name or description, in both spellings.
 Name = Annotated[
@@ -42,7 +51,20 @@ def _flag(value: object) -> object:
     return value if meant is None else meant
 
 
-Flag = Annotated[bool, BeforeValidator(_flag, bool | str)]
+def _named_flag(value: object, info: ValidationInfo) -> object:
+    meant = _flag(value)
+    if meant is not None and not isinstance(meant, bool):
+        why = f"{shown(value)} is not one of {_FLAGS}"
+        raise ValueError(refusal(info.field_name, value, why))
+    return meant
+
+
+#: Cinder's list of the values of a flag, in its own order.
+_FLAGS: Final = (
+    "[True, 'True', 'TRUE', 'true', '1', 'ON', 'On', 'on', 'YES', 'Yes', 'yes', 'y', 't',"
+    " False, 'False', 'FALSE', 'false', '0', 'OFF', 'Off', 'off', 'NO', 'No', 'no', 'n', 'f']"
+)
+Flag = Annotated[bool, BeforeValidator(_named_flag, bool | str)]
 
 
 def _not_multiattach(value: object) -> None:
@@ -78,11 +100,33 @@ def _uuid(value: object, info: ValidationInfo) -> object:
         raise ValueError(refusal(info.field_name, value, why)) from None
 
 
+def _not_empty(entity: str) -> Callable[[object], object]:
+    """Return a validator that refuses an object without members."""
+
+    def check(value: object) -> object:
+        if value == {}:
+            why = f"{value} is not valid under any of the given schemas"
+            raise ValueError(refusal(entity, value, why))
+        return value
+
+    return check
+
+
+def _forced(value: object, info: ValidationInfo) -> None:
+    if not _named_flag(value, info):
+        # Cinder's own words, with its spelling.
+        raise ValueError(
+            "Since microversion 3.66 the 'force' flag is invalid for this request.  For backward"
+            " compatability, however, when the 'force' flag is passed with a value evaluating to"
+            " True, it is silently ignored."
+        )
+
+
 _Uuid = Annotated[str | None, BeforeValidator(_uuid, str | None)]
 Size = Annotated[int | None, BeforeValidator(_size, int | str | None)]
 
 
-class CreateVolume(BaseModel):
+class CreateVolume(Versioned):
     """The object ``volume`` of a create request.  Null means the same as a missing member."""
 
     model_config = BODY
@@ -104,14 +148,33 @@ class CreateVolume(BaseModel):
     consistencygroup_id: _Uuid = None
     multiattach: Annotated[None, BeforeValidator(_not_multiattach, bool | str | None)] = None
 
+    @classmethod
+    def at(cls, minor: int) -> type[CreateVolume]:
+        """Return the rules of a minor version: 3.53 and later refuse unknown members."""
+        return _StrictCreateVolume if minor >= STRICT_SINCE else CreateVolume
 
-class _Change(BaseModel):
+
+class _StrictCreateVolume(CreateVolume):
+    model_config = STRICT
+
+
+class _Change(Versioned):
     """Null removes a value; absent members change nothing."""
 
-    model_config = BODY
+    model_config = STRICT
 
     display_name: Name = None
     display_description: Description = None
+
+    @property
+    def values(self) -> JsonObject:
+        """The changed values, by their names in the core."""
+        return self.model_dump(include=set(self.model_fields_set))
+
+
+class ChangeVolume(_Change):
+    """The object ``volume`` of an update."""
+
     metadata: Metadata | None = None
 
     @property
@@ -120,25 +183,51 @@ class _Change(BaseModel):
         ignored = {"metadata"} if self.metadata is None else set()
         return self.model_dump(include=self.model_fields_set - ignored)
 
+    @classmethod
+    def at(cls, minor: int) -> type[ChangeVolume]:
+        """Return the rules of a minor version: 3.53 and later require a member."""
+        return _StrictChangeVolume if minor >= STRICT_SINCE else ChangeVolume
 
-class ChangeVolume(_Change):
-    """The object ``volume`` of an update."""
+
+class _StrictChangeVolume(ChangeVolume):
+    _some = model_validator(mode="before")(_not_empty("volume"))
 
 
 class ChangeSnapshot(_Change):
     """The object ``snapshot`` of an update."""
 
+    _some = model_validator(mode="before")(_not_empty("snapshot"))
 
-class CreateSnapshot(BaseModel):
+
+class CreateSnapshot(Versioned):
     """The object ``snapshot`` of a create request."""
 
-    model_config = BODY
+    model_config = STRICT
 
-    volume_id: Text | None = None
+    volume_id: _Uuid
     name: Name = None
     description: Description = None
     force: Flag | None = None
     metadata: Metadata | None = None
+
+    @property
+    def forces(self) -> bool:
+        """True if the snapshot may be of a volume in use."""
+        return bool(self.force)
+
+    @classmethod
+    def at(cls, minor: int) -> type[CreateSnapshot]:
+        """Return the rules of a minor version: 3.66 and later need no force."""
+        return _FreeCreateSnapshot if minor >= FORCE_UNTIL else CreateSnapshot
+
+
+class _FreeCreateSnapshot(CreateSnapshot):
+    force: Annotated[None, BeforeValidator(_forced, bool | str | None)] = None
+
+    @property
+    def forces(self) -> bool:
+        """True if the snapshot may be of a volume in use."""
+        return True
 
 
 class MetadataItems(RootModel[Metadata]):

@@ -11,8 +11,10 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.cinder import words
 from bootvol.api.cinder.default_type import DEFAULT
-from bootvol.api.cinder.microversions import HEADER, Microversion, asked
+from bootvol.api.cinder.matching import flag
+from bootvol.api.cinder.microversions import HEADER, Microversion, of_request
 from bootvol.api.context import RequestContext, Services
+from bootvol.api.filters import text
 from bootvol.api.http import public_url, query, read_json
 from bootvol.api.operations import Operation
 from bootvol.api.paging import Link
@@ -68,12 +70,16 @@ class CinderContext(RequestContext):
         :raises InvalidRequest: if the request asks for a malformed microversion.
         :raises bootvol.errors.ApiVersionUnsupported: if the API does not have the microversion.
         """
-        sent = request.getHeader(HEADER)
         request.setHeader(b"Vary", HEADER)
-        microversion = asked(None if sent is None else sent.decode("utf-8", "replace"))
+        microversion = of_request(request)
         request.setHeader(HEADER, f"volume {microversion}".encode("ascii"))
         sees = may(policy, caller, Right.CONNECTION)
         return cls(services, policy, caller, request, version, microversion, sees)
+
+    @property
+    def operates(self) -> bool:
+        """True if the caller may see the objects of all projects."""
+        return self.may(Right.ALL_TENANTS)
 
     def has(self, minor: int) -> bool:
         """Return whether the microversion is 3.``minor`` or later."""
@@ -105,6 +111,17 @@ class CinderContext(RequestContext):
         return number
 
 
+def everywhere(context: CinderContext) -> bool:
+    """Return whether a list shows the objects of all projects.
+
+    Members may ask for all projects, and get their own, as in Cinder.
+
+    :raises InvalidRequest: if the caller may see all projects, and the parameter is not a boolean.
+    """
+    asked_for = text(context.request, b"all_tenants")
+    return context.operates and flag(asked_for or "false", "all_tenants")
+
+
 def may(policy: Policy, caller: Caller, right: Right) -> bool:
     """Return whether a caller has a right."""
     try:
@@ -132,7 +149,9 @@ def read_body(request: IRequest, operation: Operation, model: type[BaseModel]) -
 
     :raises bootvol.errors.BootvolError: if the body is not JSON or does not fit the model.
     """
-    return words.read(read_json(request), operation.entity, model, _HINTS)
+    return words.read(
+        read_json(request), operation.entity, model, _HINTS, of_request(request).minor
+    )
 
 
 def reword(operation: Operation, error: BootvolError) -> BootvolError:

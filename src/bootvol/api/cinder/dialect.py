@@ -10,6 +10,7 @@ from bootvol.api.application import Application
 from bootvol.api.cache import Answers
 from bootvol.api.cinder import (
     actions,
+    filter_names,
     metadata,
     quotas,
     snapshots,
@@ -64,6 +65,7 @@ CINDER: Final = Dialect[CinderContext](
         "types": volume_types.OPERATIONS,
         "quotas": quotas.OPERATIONS,
         "zones": zones.OPERATIONS,
+        "filters": filter_names.OPERATIONS,
     },
     faults=CINDER_FAULTS,
     refusals=refusals,

@@ -1,17 +1,19 @@
-"""Lists: filters, order, and pages after a marker (docs/block-storage.md)."""
+"""Lists: filters, order, and pages after a marker (docs/block-storage.md).
+
+Operators may filter by any name, and a name without a filter fits nothing.  Other callers may
+filter by the names that :data:`bootvol.api.cinder.filter_names.OPEN` lists.
+"""
 
 from __future__ import annotations
 
-import json
-from ast import literal_eval
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
 
 import attrs
 from twisted.web.iweb import IRequest
 
-from bootvol.api.cinder.booleans import truth
+from bootvol.api.cinder.matching import flag
 from bootvol.api.filters import Filter, filtered, text
 from bootvol.api.paging import MOST, Link, following
 from bootvol.errors import InvalidRequest, NotFound
@@ -21,6 +23,38 @@ Listed = TypeVar("Listed")
 
 #: The parameters of every list.
 PARAMETERS: Final = ("sort", "sort_key", "sort_dir", "limit", "marker", "offset")
+#: The minor versions with counts, with filters by a part of a text, and with refused filters.
+COUNTS: Final = 45
+PARTS: Final = 34
+REFUSALS: Final = 31
+
+
+class Asking(Protocol):
+    """The parts of a request's context that lists need."""
+
+    @property
+    def request(self) -> IRequest:
+        """The request."""
+
+    @property
+    def operates(self) -> bool:
+        """True if the caller may see the objects of all projects."""
+
+    def has(self, minor: int) -> bool:
+        """Return whether the request has a minor version, or a later one."""
+
+
+@attrs.frozen
+class Selected(Generic[Listed]):
+    """A page of a list.
+
+    :ivar links: the link to the next page, if any.
+    :ivar count: the length of the whole list; None if the request does not ask for the length.
+    """
+
+    page: Sequence[Listed]
+    links: list[Link]
+    count: int | None
 
 
 @attrs.frozen
@@ -31,30 +65,46 @@ class Listing(Generic[Listed]):
     :ivar missing: the error for a marker that names no item.
     :ivar filters: the filters, by the parameters' names.
     :ivar sorted_by: the values to sort by, by their names.  Text compares with text.
+    :ivar open: the names of the filters that everybody may use.
+    :ivar early: minor versions, and the filters of requests before these versions.
+    :ivar texts: the texts with filters by a part, ``NAME~``.
+    :ivar sorted_since: the minor versions from which requests may sort by a name.
+    :ivar refuses: whether requests with other filters are refused.  Otherwise the list ignores
+        those filters.
+    :ivar counts: whether requests may ask for the length of the whole list.
     """
 
     key: Callable[[Listed], str]
     missing: Callable[[str], NotFound]
     filters: Mapping[str, Filter[Listed]]
     sorted_by: Mapping[str, Callable[[Listed], object]]
+    open: Collection[str] = ()
+    early: Mapping[str, tuple[int, Filter[Listed]]] = attrs.Factory(dict)
+    texts: Mapping[str, Callable[[Listed], str | None]] = attrs.Factory(dict)
+    sorted_since: Mapping[str, int] = attrs.Factory(dict)
+    refuses: bool = True
+    counts: bool = False
 
     @property
     def query(self) -> tuple[str, ...]:
         """The parameters of the list."""
-        return (*self.filters, *PARAMETERS)
+        counts = ("with_count",) if self.counts else ()
+        return (*self.filters, *(f"{name}~" for name in self.texts), *PARAMETERS, *counts)
 
-    def select(
-        self, request: IRequest, found: Sequence[Listed]
-    ) -> tuple[Sequence[Listed], list[Link]]:
+    def select(self, asking: Asking, found: Sequence[Listed]) -> Selected[Listed]:
         """Return the page that a request asks for, and the link to the next page.
 
         The link comes with each full page, also with the last one, as in Cinder.
 
         :param found: the whole list, in any order.
-        :raises InvalidRequest: if a parameter is not valid.
+        :raises InvalidRequest: if a parameter is not valid, or if the caller may not use a filter.
         :raises NotFound: if no item has the id of the marker.
         """
-        fitting = self._ordered(request, filtered(request, found, self.filters))
+        request, counted = asking.request, False
+        if self.counts and asking.has(COUNTS):
+            counted = flag(text(request, b"with_count") or "false", "with_count")
+        all_fitting = filtered(request, found, self._filters(asking))
+        fitting = self._ordered(asking, all_fitting)
         marker = text(request, b"marker")
         if marker is not None:
             begin = next((n for n, each in enumerate(fitting) if self.key(each) == marker), None)
@@ -66,13 +116,41 @@ class Listing(Generic[Listed]):
         length = min(MOST if limit is None else limit, MOST)
         page = fitting[offset : offset + length]
         full = (bool(page) and len(page) == limit) or len(page) == MOST
-        return page, following(request, self.key(page[-1])) if full else []
+        links = following(request, self.key(page[-1])) if full else []
+        return Selected(page, links, len(all_fitting) if counted else None)
 
-    def _ordered(self, request: IRequest, found: Sequence[Listed]) -> Sequence[Listed]:
+    def _filters(self, asking: Asking) -> Mapping[str, Filter[Listed]]:
+        """Return the filters that a request may use.
+
+        :raises InvalidRequest: if the request names another filter.
+        """
+        own = {*PARAMETERS, "all_tenants"}
+        if self.counts and asking.has(COUNTS):
+            own.add("with_count")
+        names = {each.decode("utf-8", "replace") for each in asking.request.args or ()} - own
+        if not asking.operates:
+            closed = sorted(names - set(self.open))
+            if closed and self.refuses and asking.has(REFUSALS):
+                named = ",".join(closed)[:255]
+                raise InvalidRequest(f"Invalid filters {named} are found in query options.")
+            names -= set(closed)
+        return {name: self._filter(asking, name) for name in names}
+
+    def _filter(self, asking: Asking, name: str) -> Filter[Listed]:
+        before, early = self.early.get(name, (0, None))
+        if early is not None and not asking.has(before):
+            return early
+        part = name.removesuffix("~")
+        if part != name and part in self.texts and asking.has(PARTS):
+            value = self.texts[part]
+            return lambda each, given: given in (value(each) or "")
+        return self.filters.get(name, _nothing)
+
+    def _ordered(self, asking: Asking, found: Sequence[Listed]) -> Sequence[Listed]:
         ordered = list(found)
         # A stable sort by the last key first sorts by all keys.
-        for name, descending in reversed(self._order(request)):
-            if name not in self.sorted_by:
+        for name, descending in reversed(self._order(asking.request)):
+            if name not in self.sorted_by or not asking.has(self.sorted_since.get(name, 0)):
                 raise InvalidRequest("Invalid input received: Invalid sort key")
             value = self.sorted_by[name]
             ordered.sort(key=partial(_comparable, value), reverse=descending)
@@ -89,8 +167,13 @@ class Listing(Generic[Listed]):
                 raise InvalidRequest(
                     "Invalid input received: Unknown sort direction, must be 'desc' or 'asc'."
                 )
-        last = [("id", "")] if len(order) == 1 else []
-        return [(key, way != "asc") for key, way in order[:8] + last]
+        # Equal items follow the direction of the first name.
+        more = [(key, order[0][1]) for key in ("created_at", "id")]
+        return [(key, way != "asc") for key, way in order[:8] + more]
+
+
+def _nothing(each: object, value: str) -> bool:
+    return False
 
 
 def _comparable(value: Callable[[Listed], object], each: Listed) -> tuple[bool, object]:
@@ -111,52 +194,3 @@ def _number(request: IRequest, name: bytes, negative: str) -> int | None:
     if number < 0:
         raise InvalidRequest(negative)
     return min(number, LARGEST_ID)
-
-
-def flag(value: str, name: str) -> bool:
-    """Return the truth of a parameter.
-
-    :raises InvalidRequest: if the value is not a boolean.
-    """
-    meant = truth(value)
-    if meant is None:
-        raise InvalidRequest(f"Value '{value[:40]}' for '{name}' is not a boolean.")
-    return meant
-
-
-def has_items(metadata: Mapping[str, str], value: str) -> bool:
-    """Return whether metadata has all items of a filter: an object in JSON, or in Python's form.
-
-    :raises InvalidRequest: if the value is not an object.
-    """
-    items = _items(value)
-    if items is None:
-        raise InvalidRequest("Invalid input received: metadata must be an object")
-    return all(metadata.get(key) == each for key, each in items.items())
-
-
-# A list compares one filter with the metadata of thousands of volumes.
-@lru_cache(64)
-def _items(value: str) -> Mapping[str, str] | None:
-    """Return the items of a filter as texts; None if the value is not an object."""
-    try:
-        try:
-            items = json.loads(value)
-        except ValueError:
-            items = _literal(value)
-        if not isinstance(items, dict):
-            return None
-        return {str(key): str(each) for key, each in items.items()}
-    except (ValueError, RecursionError):
-        # Python refuses deep nesting, and makes no text of a very long number.
-        return None
-
-
-def _literal(value: str) -> object:
-    # Python's parser takes much time and memory for long or nested text.
-    if len(value) > 4096 or value.count("{") > 1 or value.count("(") + value.count("[") > 0:
-        return None
-    try:
-        return literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None

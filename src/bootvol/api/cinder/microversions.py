@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 import attrs
+from twisted.web.iweb import IRequest
 
 from bootvol.api.cinder.words import MALFORMED
 from bootvol.errors import ApiVersionUnsupported, InvalidRequest
@@ -32,6 +33,12 @@ class Microversion:
 LOWEST: Final = Microversion(3, 0)
 #: The API serves no later call or member than those of this microversion.
 HIGHEST: Final = Microversion(3, 26)
+
+
+def of_request(request: IRequest) -> Microversion:
+    """Return the microversion that a request asks for: see :func:`asked`."""
+    sent = request.getHeader(HEADER)
+    return asked(None if sent is None else sent.decode("utf-8", "replace"))
 
 
 def asked(header: str | None) -> Microversion:

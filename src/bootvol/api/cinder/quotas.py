@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from bootvol.api.cinder.context import CinderContext
-from bootvol.api.cinder.lists import flag
+from bootvol.api.cinder.matching import flag
 from bootvol.api.filters import text
 from bootvol.api.operations import operation
 from bootvol.errors import InvalidRequest, NotFound

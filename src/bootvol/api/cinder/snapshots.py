@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
 from bootvol.api.cinder import views
 from bootvol.api.cinder.bodies import ChangeSnapshot, CreateSnapshot
-from bootvol.api.cinder.context import CinderContext
-from bootvol.api.cinder.lists import Listing, has_items
+from bootvol.api.cinder.context import CinderContext, everywhere
+from bootvol.api.cinder.filter_names import OPEN
+from bootvol.api.cinder.lists import Listing
+from bootvol.api.cinder.matching import flag, has_items, same_time
+from bootvol.api.filters import text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
 from bootvol.errors import SnapshotNotFound, VolumeNotFound
@@ -19,11 +23,13 @@ from bootvol.model import NewSnapshot, Snapshot
 class SnapshotsBrief(TypedDict):
     snapshots: list[views.SnapshotBrief]
     snapshots_links: NotRequired[list[Link]]
+    count: NotRequired[int]
 
 
 class Snapshots(TypedDict):
     snapshots: list[views.SnapshotShown]
     snapshots_links: NotRequired[list[Link]]
+    count: NotRequired[int]
 
 
 class OneSnapshotBrief(TypedDict):
@@ -42,6 +48,13 @@ _LISTING: Final = Listing[Snapshot](
         "status": lambda each, value: each.status == value,
         "volume_id": lambda each, value: each.volume_uuid == value,
         "metadata": lambda each, value: has_items(each.metadata, value),
+        # All snapshots are in the zone that the list checks, and count in the quota.
+        "availability_zone": lambda each, value: True,
+        "consumes_quota": lambda each, value: flag(value, "consumes_quota"),
+        "id": lambda each, value: each.uuid == value,
+        "user_id": lambda each, value: each.user == value,
+        "project_id": lambda each, value: each.tenant == value,
+        "created_at": lambda each, value: same_time(each.created_at, value),
     },
     sorted_by={
         "id": lambda each: each.id,
@@ -52,24 +65,40 @@ _LISTING: Final = Listing[Snapshot](
         "name": lambda each: each.display_name,
         "volume_id": lambda each: each.volume_uuid,
     },
+    open=OPEN["snapshot"],
+    texts={"name": lambda each: each.display_name, "status": lambda each: each.status},
+    sorted_since={"name": 30},
+    counts=True,
 )
+_QUERY: Final = (*_LISTING.query, "all_tenants")
+
+
+async def _found(context: CinderContext) -> Sequence[Snapshot]:
+    """Return the snapshots that a list chooses from: see :func:`.context.everywhere`."""
+    service, zone = context.services.snapshots, text(context.request, b"availability_zone")
+    if zone not in (None, context.services.volumes.zone):
+        return []
+    if everywhere(context):
+        return await service.listed_everywhere()
+    return await service.listed(context.caller)
 
 
 @operation(
     "snapshots_list_snapshots",
     "GET",
     "snapshots",
-    query=_LISTING.query,
+    query=_QUERY,
     of_rows=True,
     refusals=(404,),
 )
 async def list_snapshots(context: CinderContext) -> SnapshotsBrief:
     """List the project's snapshots."""
-    found = await context.services.snapshots.listed(context.caller)
-    page, links = _LISTING.select(context.request, found)
-    shown: SnapshotsBrief = {"snapshots": [views.brief_snapshot(each) for each in page]}
-    if links:
-        shown["snapshots_links"] = links
+    found = _LISTING.select(context, await _found(context))
+    shown: SnapshotsBrief = {"snapshots": [views.brief_snapshot(each) for each in found.page]}
+    if found.links:
+        shown["snapshots_links"] = found.links
+    if found.count is not None:
+        shown["count"] = found.count
     return shown
 
 
@@ -77,17 +106,20 @@ async def list_snapshots(context: CinderContext) -> SnapshotsBrief:
     "snapshots_list_details",
     "GET",
     "snapshots/detail",
-    query=_LISTING.query,
+    query=_QUERY,
     of_rows=True,
     refusals=(404,),
 )
 async def list_details(context: CinderContext) -> Snapshots:
     """List the project's snapshots with their details."""
-    found = await context.services.snapshots.listed(context.caller)
-    page, links = _LISTING.select(context.request, found)
-    shown: Snapshots = {"snapshots": [views.detailed_snapshot(each, context) for each in page]}
-    if links:
-        shown["snapshots_links"] = links
+    found = _LISTING.select(context, await _found(context))
+    shown: Snapshots = {
+        "snapshots": [views.detailed_snapshot(each, context) for each in found.page]
+    }
+    if found.links:
+        shown["snapshots_links"] = found.links
+    if found.count is not None:
+        shown["count"] = found.count
     return shown
 
 
@@ -107,11 +139,11 @@ async def create_snapshot(context: CinderContext, body: CreateSnapshot) -> OneSn
         await context.row("volumes", body.volume_id),
         body.name,
         body.description,
-        bool(body.force),
+        body.forces,
         body.metadata or {},
     )
     made = await context.services.snapshots.create(context.caller, wanted)
-    return {"snapshot": views.brief_snapshot(made)}
+    return {"snapshot": views.snapshot(made, context)}
 
 
 @operation("snapshots_show_snapshot", "GET", "snapshots/<snapshot_id>", of_rows=True)
@@ -127,7 +159,7 @@ async def change_snapshot(
 ) -> OneSnapshotBrief:
     """Change a snapshot's name or description, or replace its metadata."""
     changed = await context.services.snapshots.change(context.caller, snapshot_id, body.values)
-    return {"snapshot": views.brief_snapshot(changed)}
+    return {"snapshot": views.snapshot(changed, context)}
 
 
 @operation("snapshots_delete_snapshot", "DELETE", "snapshots/<snapshot_id>", status=202)

@@ -71,6 +71,11 @@ VolumeShown = TypedDict(
         "os-vol-host-attr:host": NotRequired[str],
         "os-vol-mig-status-attr:migstat": NotRequired[None],
         "os-vol-mig-status-attr:name_id": NotRequired[None],
+        "shared_targets": NotRequired[bool],
+        "service_uuid": NotRequired[Uuid],
+        "cluster_name": NotRequired[None],
+        "volume_type_id": NotRequired[Uuid | None],
+        "consumes_quota": NotRequired[bool],
     },
 )
 
@@ -87,6 +92,9 @@ class SnapshotBrief(TypedDict):
     status: str
     size: int
     metadata: dict[str, str]
+    group_snapshot_id: NotRequired[None]
+    user_id: NotRequired[str]
+    consumes_quota: NotRequired[bool]
 
 
 SnapshotShown = TypedDict(
@@ -104,6 +112,8 @@ SnapshotShown = TypedDict(
         "os-extended-snapshot-attributes:project_id": str,
         "os-extended-snapshot-attributes:progress": str,
         "group_snapshot_id": NotRequired[None],
+        "user_id": NotRequired[str],
+        "consumes_quota": NotRequired[bool],
     },
 )
 
@@ -145,10 +155,20 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
         shown["volume_image_metadata"] = dict(value.image_metadata)
     if context.has(13):
         shown["group_id"] = None
+    if context.has(48):
+        # No two volumes share a target that a host would lock.
+        shown["shared_targets"] = False
+        shown["service_uuid"] = service_uuid(value.host, value.backend)
+    if context.has(63):
+        shown["volume_type_id"] = _type_id(value)
+    if context.has(65):
+        shown["consumes_quota"] = True
     if context.sees_places:
         shown["migration_status"] = None
         if context.has(21):
             shown["provider_id"] = None
+        if context.has(61):
+            shown["cluster_name"] = None
     return shown
 
 
@@ -157,9 +177,7 @@ def detailed_volume(value: Volume, context: CinderContext) -> VolumeShown:
     shown = volume(value, context)
     shown["os-vol-tenant-attr:tenant_id"] = value.tenant
     if context.sees_places:
-        shown["os-vol-host-attr:host"] = (
-            f"{value.host or 'bootvol'}@{value.backend}#{value.backend}"
-        )
+        shown["os-vol-host-attr:host"] = place(value)
         shown["os-vol-mig-status-attr:migstat"] = None
         shown["os-vol-mig-status-attr:name_id"] = None
     return shown
@@ -173,6 +191,29 @@ def _access(value: Volume) -> dict[str, str]:
     if value.attachments:
         shown["attached_mode"] = "ro" if value.readonly else "rw"
     return shown
+
+
+def place(value: Volume) -> str:
+    """Return the host, the backend and the pool of a volume, in Cinder's form."""
+    return f"{service_host(value.host, value.backend)}#{value.backend}"
+
+
+def service_host(host: str, backend: str) -> str:
+    """Return the host of a backend's service, in Cinder's form.
+
+    :param host: the host whose daemons alone reach the backend; empty if every host's do.
+    """
+    return f"{host or 'bootvol'}@{backend}"
+
+
+def service_uuid(host: str, backend: str) -> str:
+    """Return the uuid of a backend's service, with the parameters of :func:`service_host`."""
+    return str(uuid5(NAMESPACE_OID, f"service {service_host(host, backend)}"))
+
+
+def _type_id(value: Volume) -> str | None:
+    """Return the uuid of a volume's type; None for a type that is gone."""
+    return DEFAULT.uuid if value.volume_type is None else value.volume_type_uuid
 
 
 def _attachments(value: Volume, context: CinderContext) -> list[AttachmentShown]:
@@ -193,7 +234,7 @@ def _attachments(value: Volume, context: CinderContext) -> list[AttachmentShown]
 
 
 def brief_snapshot(value: Snapshot) -> SnapshotBrief:
-    """Return the view of a snapshot without the extended attributes."""
+    """Return the view of a snapshot in a list without details."""
     return {
         "id": value.uuid,
         "created_at": time(value.created_at),
@@ -207,26 +248,27 @@ def brief_snapshot(value: Snapshot) -> SnapshotBrief:
     }
 
 
+def snapshot(value: Snapshot, context: CinderContext) -> SnapshotBrief:
+    """Return the view of a new or changed snapshot, without the extended attributes."""
+    shown = brief_snapshot(value)
+    if context.has(14):
+        shown["group_snapshot_id"] = None
+    if context.has(41):
+        shown["user_id"] = value.user
+    if context.has(65):
+        shown["consumes_quota"] = True
+    return shown
+
+
 def detailed_snapshot(value: Snapshot, context: CinderContext) -> SnapshotShown:
     """Return the view of a snapshot."""
-    brief = brief_snapshot(value)
     shown: SnapshotShown = {
-        "id": brief["id"],
-        "created_at": brief["created_at"],
-        "updated_at": brief["updated_at"],
-        "name": brief["name"],
-        "description": brief["description"],
-        "volume_id": brief["volume_id"],
-        "status": brief["status"],
-        "size": brief["size"],
-        "metadata": brief["metadata"],
+        **snapshot(value, context),
         "os-extended-snapshot-attributes:project_id": value.tenant,
         "os-extended-snapshot-attributes:progress": (
             "0%" if value.status is Status.CREATING else "100%"
         ),
     }
-    if context.has(14):
-        shown["group_snapshot_id"] = None
     return shown
 
 

@@ -9,7 +9,9 @@ from typing_extensions import TypedDict
 from bootvol.api.cinder.bodies import ChangeType, CreateType, Specs
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.default_type import DEFAULT
+from bootvol.api.cinder.filter_names import OPEN
 from bootvol.api.cinder.lists import Listing
+from bootvol.api.cinder.matching import has_items
 from bootvol.api.cinder.views import Uuid
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
@@ -50,12 +52,16 @@ _LISTING: Final = Listing[VolumeType](
     filters={
         # All types are public.
         "is_public": lambda _, value: value.strip().lower() in {"1", "t", "true", "yes", "none"},
+        "name": lambda each, value: each.name == value,
+        "extra_specs": lambda each, value: has_items(each.extra_specs, value),
     },
     sorted_by={
         "id": lambda each: each.id,
         "created_at": lambda each: each.id,
         "name": lambda each: each.name,
     },
+    open=OPEN["volume_type"],
+    refuses=False,
 )
 
 
@@ -99,10 +105,10 @@ def _check_name(name: str | None) -> None:
 async def list_types(context: CinderContext) -> Types:
     """List the volume types."""
     found = [DEFAULT, *await context.services.types.listed()]
-    page, links = _LISTING.select(context.request, found)
-    shown: Types = {"volume_types": [_shown(each, context) for each in page]}
-    if links:
-        shown["volume_type_links"] = links
+    selected = _LISTING.select(context, found)
+    shown: Types = {"volume_types": [_shown(each, context) for each in selected.page]}
+    if selected.links:
+        shown["volume_type_links"] = selected.links
     return shown
 
 

@@ -10,9 +10,12 @@ from typing_extensions import TypedDict
 
 from bootvol.api.cinder import origins, views
 from bootvol.api.cinder.bodies import ChangeVolume, CreateVolume
-from bootvol.api.cinder.context import CinderContext
+from bootvol.api.cinder.booleans import truth
+from bootvol.api.cinder.context import CinderContext, everywhere
 from bootvol.api.cinder.default_type import DEFAULT
-from bootvol.api.cinder.lists import Listing, flag, has_items
+from bootvol.api.cinder.filter_names import OPEN
+from bootvol.api.cinder.lists import Listing
+from bootvol.api.cinder.matching import fits_times, flag, has_items, same_time
 from bootvol.api.cinder.words import MALFORMED
 from bootvol.api.filters import number, text
 from bootvol.api.operations import operation
@@ -25,11 +28,13 @@ from bootvol.policy import Right
 class VolumesBrief(TypedDict):
     volumes: list[views.VolumeBrief]
     volumes_links: NotRequired[list[Link]]
+    count: NotRequired[int]
 
 
 class Volumes(TypedDict):
     volumes: list[views.VolumeShown]
     volumes_links: NotRequired[list[Link]]
+    count: NotRequired[int]
 
 
 class OneVolume(TypedDict):
@@ -48,7 +53,15 @@ Summary = TypedDict("Summary", {"volume-summary": SummaryShown})
 
 
 def _bootable(each: Volume, value: str) -> bool:
-    return each.bootable == flag(value, "bootable")
+    meant = truth(value)
+    if meant is None:
+        raise InvalidRequest(f"Invalid input received: 'bootable = {value[:40]}'")
+    return each.bootable == meant
+
+
+def _bootable_early(each: Volume, value: str) -> bool:
+    # Before 3.2, any text but the words for false means true.
+    return each.bootable == (truth(value) is not False)
 
 
 _LISTING: Final = Listing[Volume](
@@ -64,7 +77,18 @@ _LISTING: Final = Listing[Volume](
         # No volume has a group, or is on its way to another backend.
         "group_id": lambda each, value: False,
         "migration_status": lambda each, value: value in ("", "None"),
+        "created_at": lambda each, value: fits_times(each.created_at, value),
+        "updated_at": lambda each, value: fits_times(each.updated_at, value),
+        # All volumes count in the quota.
+        "consumes_quota": lambda each, value: flag(value, "consumes_quota"),
+        "id": lambda each, value: each.uuid == value,
         "user_id": lambda each, value: each.user == value,
+        "project_id": lambda each, value: each.tenant == value,
+        "host": lambda each, value: views.place(each) == value,
+        "snapshot_id": lambda each, value: each.snapshot_uuid == value,
+        "glance_metadata": lambda each, value: has_items(each.image_metadata, value),
+        "encrypted": lambda each, value: not flag(value, "encrypted"),
+        "multiattach": lambda each, value: not flag(value, "multiattach"),
     },
     sorted_by={
         "id": lambda each: each.id,
@@ -77,17 +101,32 @@ _LISTING: Final = Listing[Volume](
         "availability_zone": lambda each: each.availability_zone,
         "bootable": lambda each: each.bootable,
     },
+    open=OPEN["volume"],
+    early={
+        "bootable": (2, _bootable_early),
+        "glance_metadata": (4, lambda each, value: False),
+        "created_at": (60, lambda each, value: same_time(each.created_at, value)),
+        "updated_at": (60, lambda each, value: same_time(each.updated_at, value)),
+    },
+    texts={
+        "name": lambda each: each.display_name,
+        "status": lambda each: each.status,
+        "availability_zone": lambda each: each.availability_zone,
+    },
+    counts=True,
 )
-_QUERY: Final = (*_LISTING.query, "all_tenants", "project_id")
+_QUERY: Final = (*_LISTING.query, "all_tenants")
 
 
 @operation("volumes_list_volumes", "GET", "volumes", query=_QUERY, of_rows=True, refusals=(404,))
 async def list_volumes(context: CinderContext) -> VolumesBrief:
     """List the project's volumes."""
-    page, links = _LISTING.select(context.request, await _found(context))
-    shown: VolumesBrief = {"volumes": [views.brief_volume(each, context) for each in page]}
-    if links:
-        shown["volumes_links"] = links
+    found = _LISTING.select(context, await _found(context))
+    shown: VolumesBrief = {"volumes": [views.brief_volume(each, context) for each in found.page]}
+    if found.links:
+        shown["volumes_links"] = found.links
+    if found.count is not None:
+        shown["count"] = found.count
     return shown
 
 
@@ -96,10 +135,12 @@ async def list_volumes(context: CinderContext) -> VolumesBrief:
 )
 async def list_details(context: CinderContext) -> Volumes:
     """List the project's volumes with their details."""
-    page, links = _LISTING.select(context.request, await _found(context))
-    shown: Volumes = {"volumes": [views.detailed_volume(each, context) for each in page]}
-    if links:
-        shown["volumes_links"] = links
+    found = _LISTING.select(context, await _found(context))
+    shown: Volumes = {"volumes": [views.detailed_volume(each, context) for each in found.page]}
+    if found.links:
+        shown["volumes_links"] = found.links
+    if found.count is not None:
+        shown["count"] = found.count
     return shown
 
 
@@ -108,16 +149,15 @@ async def _found(context: CinderContext) -> Sequence[Volume]:
 
     Members may ask for all projects, and get their own, as in Cinder.
     """
-    everywhere = text(context.request, b"all_tenants")
-    service, project = context.services.volumes, text(context.request, b"project_id")
-    if not context.may(Right.ALL_TENANTS) or not flag(everywhere or "false", "all_tenants"):
-        found = await service.listed(context.caller)
-    else:
-        found = await service.listed_everywhere()
-    return found if project is None else [each for each in found if each.tenant == project]
+    service = context.services.volumes
+    if everywhere(context):
+        return await service.listed_everywhere()
+    return await service.listed(context.caller)
 
 
-@operation("volumes_summarize_volumes", "GET", "volumes/summary", query=_QUERY, of_rows=True)
+@operation(
+    "volumes_summarize_volumes", "GET", "volumes/summary", query=_QUERY, of_rows=True, since=12
+)
 async def summarize_volumes(context: CinderContext) -> Summary:
     """Count the project's volumes and their GiB."""
     found = await _found(context)

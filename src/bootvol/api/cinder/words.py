@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,6 +11,16 @@ from pydantic_core import ErrorDetails
 from bootvol.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Versioned(BaseModel):
+    """An object of a body, with other rules in later microversions."""
+
+    @classmethod
+    def at(cls, minor: int) -> type[Self]:
+        """Return the rules of a minor version."""
+        return cls
+
 
 MALFORMED: Final = (
     "The server could not comply with the request since it is either malformed or otherwise"
@@ -34,15 +44,20 @@ def refusal(field: object, value: object, why: str) -> str:
     return f"Invalid input for field/attribute {_cut(field)}. Value: {_cut(value)}. {why}"
 
 
-def read(body: object, entity: str | None, model: type[Model], top: frozenset[str]) -> Model:
+def read(
+    body: object, entity: str | None, model: type[BaseModel], top: frozenset[str], minor: int
+) -> BaseModel:
     """Validate the body of a request.
 
     :param entity: the name of the object in the body; None for the body itself.
     :param top: names beside the object that are ignored.
+    :param minor: the minor version of the request.
     :raises InvalidRequest: if the body does not fit the model.
     """
     if not isinstance(body, Mapping):
         raise InvalidRequest(f"{shown(body)} is not of type 'object'")
+    if issubclass(model, Versioned):
+        model = model.at(minor)
     if entity is None:
         return read_part("", body, model)
     if entity not in body:
@@ -77,6 +92,9 @@ def _message(entity: str, part: object, detail: ErrorDetails) -> str:
         return detail["msg"].removeprefix("Value error, ")
     if kind == "missing":
         why = f"{shown(place[-1])} is a required property"
+        return refusal(entity, part, why) if entity else why
+    if kind == "extra_forbidden":
+        why = f"Additional properties are not allowed ({shown(place[-1])} was unexpected)"
         return refusal(entity, part, why) if entity else why
     if place and place[-1] == "[key]":
         pattern = detail.get("ctx", {}).get("pattern", "^.{1,255}$")
