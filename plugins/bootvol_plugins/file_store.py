@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from uuid import uuid4
 from twisted.logger import Logger
 
 from bootvol import files
+from bootvol.errors import BackendFailed
 
 #: The name of the file with the identity, and the most bytes to read of the file.
 STORE: Final = ".bootvol-store"
@@ -22,18 +24,33 @@ _SIZE: Final = 256
 #: ioctl_ficlone(2): makes a file share all blocks of another file.
 FICLONE: Final = 0x40049409
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: A full disk, or a disk that its system made read-only after a failure.
+_NO_FILES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+_NO_FILE: Final = (
+    f"{STORE} in the directory of the volumes is not a file. Put the original file back."
+)
 
 _log = Logger()
 
 
 def identity_of(folder: int) -> str | None:
-    """Return the identity of an open folder; None if the folder has no identity yet."""
+    """Return the identity of an open folder; None if the folder has no identity yet.
+
+    :raises BackendFailed: if something other than a file has the file's name.
+    """
     try:
-        descriptor = os.open(STORE, os.O_RDONLY | _OURS, dir_fd=folder)
+        # Without O_NONBLOCK a FIFO would block the thread for ever.
+        descriptor = os.open(STORE, os.O_RDONLY | os.O_NONBLOCK | _OURS, dir_fd=folder)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BackendFailed(_NO_FILE) from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BackendFailed(_NO_FILE)
         return os.read(descriptor, _SIZE).decode("ascii", "replace").strip() or None
     finally:
         os.close(descriptor)
@@ -66,41 +83,46 @@ def is_mount(folder: int) -> bool:
 def can_clone(backend: str, directory: Path) -> bool:
     """Return whether files in a directory can share their blocks (xfs, btrfs).  Blocks.
 
-    A full disk must not keep the daemon from its start: nobody could delete volumes then.
+    A full or failing disk must not keep the daemon from its start: nobody could delete volumes of a
+    full disk, or reach the volumes of other backends.
 
     :param backend: name of the backend, for the log.
-    :returns: False also if the disk is so full that no file can be made.
+    :returns: False also if the disk is full, read-only or failing.
     :raises OSError: if no file can be made for another reason.
     """
-    with (
-        _full_or_not(),
-        tempfile.TemporaryFile(buffering=0, dir=directory) as one,
-        tempfile.TemporaryFile(buffering=0, dir=directory) as two,
-    ):
-        with _full_or_not():
+    try:
+        with (
+            tempfile.TemporaryFile(buffering=0, dir=directory) as one,
+            tempfile.TemporaryFile(buffering=0, dir=directory) as two,
+        ):
             # Empty files will do on a full disk, but not in every file system.
-            one.write(bytes(4096))
-        try:
-            fcntl.ioctl(two.fileno(), FICLONE, one.fileno())
-        except OSError:
-            return False
-        return True
-    _log.warn(
-        "backend {backend} makes no clones until the next start of the daemon: the disk of"
-        " {directory} is full",
-        backend=backend,
-        directory=str(directory),
-    )
-    return False
+            with _full_or_not():
+                one.write(bytes(4096))
+            try:
+                fcntl.ioctl(two.fileno(), FICLONE, one.fileno())
+            except OSError:
+                return False
+            return True
+    except OSError as error:
+        if error.errno not in _NO_FILES:
+            raise
+        _log.warn(
+            "backend {backend} makes no clones until the next start of the daemon: {directory}"
+            " takes no new files: {reason}",
+            backend=backend,
+            directory=str(directory),
+            reason=error.strerror,
+        )
+        return False
 
 
 @contextlib.contextmanager
 def _full_or_not() -> Iterator[None]:
-    """End the block without an error if the disk is full."""
+    """End the block without an error if the disk is full or failing."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _NO_FILES:
             raise
 
 

@@ -312,6 +312,29 @@ async def test_a_daemon_that_starts_on_a_full_disk(
 
 @pytest.mark.parametrize("mounted", KINDS, indirect=True)
 @ensureDeferred
+async def test_a_daemon_that_starts_on_a_read_only_disk(
+    mounted: Disk, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    daemon = Faulty(tmp_path, server)
+    earlier = await daemon.create("whole")
+    assert await daemon.until(earlier, "available", "error") == "available"
+    await daemon.stop()
+    await deferToThread(mounted.remount, "ro")
+    daemon = Faulty(tmp_path, server)
+    try:
+        assert await daemon.status(earlier) == "available"
+        made = await daemon.create("whole")
+        await daemon.waits_for_the_disk(made)
+        await deferToThread(mounted.remount, "rw")
+        assert await daemon.until(made, "available", "error") == "available"
+        await daemon.is_well(earlier, made)
+    finally:
+        await daemon.stop()
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
 async def test_the_sizes_of_all_volumes_may_exceed_the_disk(mounted: Disk, on_disk: Faulty) -> None:
     volume = await on_disk.create("whole")
     assert await on_disk.until(volume, "available", "error") == "available"

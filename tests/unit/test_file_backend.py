@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from bootvol.model import GIB
 from bootvol.reactors import installed
 from bootvol.threads import Threads
 from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
+from bootvol_plugins.file_store import STORE
 
 NAME = "volume-00000000-0000-4000-8000-000000000001"
 
@@ -81,6 +83,31 @@ async def test_a_directory_that_has_gone_is_not_made_again(
     assert not directory.exists()
     (tmp_path / "elsewhere").rename(directory)
     await backend.connection(NAME)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("other")],
+    ids=["folder", "fifo", "symlink"],
+)
+@ensureDeferred
+async def test_something_else_in_place_of_the_identity(
+    put: Callable[[Path], object], tmp_path: Path, threads: Threads
+) -> None:
+    backend = make(tmp_path, threads)
+    identity = await backend.identity()
+    file = tmp_path / STORE
+    text = file.read_text()
+    file.unlink()
+    put(file)
+    with pytest.raises(BackendFailed, match=r"is not a file\. Put the original file back\."):
+        await backend.identity()
+    with pytest.raises(ConfigurationError, match=r"is not a file\. Put the original file back\."):
+        backend.expect(identity)
+    await _refused(backend, f"{STORE} in the directory of the volumes is not a file.*")
+    file.rmdir() if file.is_dir() else file.unlink()
+    file.write_text(text)
+    await backend.allocate(NAME, 4096)
 
 
 @ensureDeferred
