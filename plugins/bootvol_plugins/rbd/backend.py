@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from twisted.logger import Logger
@@ -12,6 +12,7 @@ from bootvol.clocks import sleep
 from bootvol.errors import BackendFailed, VolumeInUse
 from bootvol.interfaces import (
     Capabilities,
+    IAdoptingBackend,
     IBlockBackend,
     ICloningBackend,
     IClosable,
@@ -19,11 +20,13 @@ from bootvol.interfaces import (
     IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
+    ISnapshotAdoptingBackend,
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import ConnectionInfo
+from bootvol.model import ConnectionInfo, StoredDisk
 from bootvol.reactors import IReactor
+from bootvol_plugins.rbd import adoption
 from bootvol_plugins.rbd.bindings import Bindings, Image
 from bootvol_plugins.rbd.calls import Calls
 from bootvol_plugins.rbd.cluster import Cluster, Pool
@@ -63,6 +66,8 @@ def declared(options: RbdOptions) -> Capabilities:
     IIdentifiedBackend,
     IGuardedBackend,
     IGrowingBackend,
+    IAdoptingBackend,
+    ISnapshotAdoptingBackend,
     IClosable,
 )
 class RbdBackend:
@@ -129,6 +134,36 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""
         await self._retry("Extending", volume, lambda images, _: grow(images, volume, size))
 
+    async def stored_disks(self) -> Sequence[StoredDisk]:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""
+        return await self._run("Listing", "the images", adoption.stored_disks)
+
+    async def adopt(self, place: str, volume: str, unit: int) -> int:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.adopt`."""
+        return await self._retry(
+            "Taking over", volume, lambda images, _: adoption.adopt(images, place, volume, unit)
+        )
+
+    async def give_up(self, volume: str, place: str) -> None:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.give_up`."""
+        await self._retry(
+            "Giving up", volume, lambda images, beat: adoption.give_up(images, volume, place, beat)
+        )
+
+    async def stored_snapshots(self) -> Sequence[StoredDisk]:
+        """See :meth:`bootvol.interfaces.ISnapshotAdoptingBackend.stored_snapshots`."""
+        return await self._run("Listing", "the snapshots", adoption.stored_snapshots)
+
+    async def adopt_snapshot(self, volume: str, place: str, snapshot: str, unit: int) -> int | None:
+        """See :meth:`bootvol.interfaces.ISnapshotAdoptingBackend.adopt_snapshot`."""
+        return await self._retry(
+            "Taking over a snapshot of",
+            volume,
+            lambda images, beat: adoption.adopt_snapshot(
+                images, volume, place, snapshot, unit, beat
+            ),
+        )
+
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`; leave foreign images alone."""
         await self._retry("Deleting", volume, lambda images, beat: images.delete(volume, beat))
@@ -178,21 +213,21 @@ class RbdBackend:
             self._log.failure("backend {name} is not tidied up", name=self.name)
 
     async def _retry(
-        self, doing: str, volume: str, call: Callable[[Images, Callable[..., int]], None]
-    ) -> None:
+        self, doing: str, volume: str, call: Callable[[Images, Callable[..., int]], T]
+    ) -> T:
         """Run a call that no other client may disturb; retry while a client has the image open.
 
         :raises VolumeInUse: if the image is still open after the last attempt.
         """
-        for left in reversed(range(_TRIES)):
+        left = _TRIES
+        while True:
+            left -= 1
             try:
-                await self._run(doing, volume, call)
+                return await self._run(doing, volume, call)
             except InUse as error:
                 if not left:
                     raise VolumeInUse(str(error)) from error
                 await sleep(self._reactor, _PAUSE)
-            else:
-                break
 
     async def _run(
         self,

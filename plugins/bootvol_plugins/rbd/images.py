@@ -44,15 +44,15 @@ class InUse(Exception):
 class Images:
     """The images of a pool that are volumes of a backend.
 
-    :param backend: the backend's name.
     :ivar pool: the pool.
+    :ivar backend: the backend's name.
     """
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self.pool = pool
         self._rbd = pool.bindings.rbd
         self._calls = self._rbd.RBD()
-        self._backend = backend
+        self.backend = backend
 
     # --- making and removing ---------------------------------------------------------------------
 
@@ -69,16 +69,16 @@ class Images:
                     )
         except self._rbd.ImageNotFound:
             self.check_size(volume, size)
-            self._leave_note(volume, "")
+            self.leave_note(volume, "")
             try:
                 self._calls.create(
-                    self.pool.ioctx, volume, size, old_format=False, features=self._features
+                    self.pool.ioctx, volume, size, old_format=False, features=self.features
                 )
             except self._rbd.ImageExists:
                 # Another client has just made the image. The note must not claim that image.
                 self._take_note(volume)
                 raise
-            self._finish(volume, size)
+            self.finish(volume, size)
 
     def clone(self, source: str, target: str, size: int, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
@@ -90,13 +90,13 @@ class Images:
         with self._ours(source) as origin:
             depth = int(metadata(origin, DEPTH) or "0") + 1
             self.check_size(target, size)
-            self._leave_note(target, source)
+            self.leave_note(target, source)
             snapshot = _SNAPSHOT + target
             self._drop_snapshot(origin, snapshot)
             origin.create_snap(snapshot)
             self._calls.clone(
                 self.pool.ioctx, source, snapshot, self.pool.ioctx, target,
-                features=self._features,
+                features=self.features,
             )  # fmt: skip
             # From now on only the clone needs the snapshot. The snapshot goes with the clone.
             origin.remove_snap(snapshot)
@@ -105,7 +105,7 @@ class Images:
                 made.resize(size)
                 made.flatten(on_progress=beat)
             depth = 0
-        self._finish(target, size, depth)
+        self.finish(target, size, depth)
 
     def clone_image(self, location: Location, volume: str, size: int) -> int | None:
         """See :meth:`bootvol.interfaces.IImageCloningBackend.clone_image`."""
@@ -119,17 +119,17 @@ class Images:
             if held is None or held > size:
                 return None
             self.check_size(volume, size)
-            self._leave_note(volume, "")
+            self.leave_note(volume, "")
             try:
                 self._calls.clone(
                     ioctx, location.image, location.snapshot, self.pool.ioctx, volume,
-                    features=self._features,
+                    features=self.features,
                 )  # fmt: skip
             except self._rbd.ImageNotFound:
                 # Another client has just deleted the image.
                 self._take_note(volume)
                 return None
-        self._finish(volume, size, depth=1)
+        self.finish(volume, size, depth=1)
         return held
 
     def _clonable(self, ioctx: Ioctx, location: Location) -> int | None:
@@ -145,12 +145,12 @@ class Images:
         except self._rbd.PermissionError:
             _log.warn(
                 "backend {name} has no right to read images of pool {pool}",
-                name=self._backend,
+                name=self.backend,
                 pool=location.pool,
             )
             return None
 
-    def _finish(self, volume: str, size: int, depth: int | None = None) -> None:
+    def finish(self, volume: str, size: int, depth: int | None = None) -> None:
         """Turn a new image into a volume.
 
         :param depth: the depth of a clone. A clone begins with all metadata of its source.
@@ -206,6 +206,10 @@ class Images:
         try:
             # Remove even an image that cannot be opened: an earlier call may have broken off.
             self._calls.remove(self.pool.ioctx, volume, on_progress=reports)
+        except self._rbd.ImageHasSnapshots as error:
+            raise BackendFailed(
+                f"{self.called(volume)} has snapshots that bootvol did not make."
+            ) from error
         except self._rbd.ImageNotFound:
             if self._exists(volume):
                 # The library says so in a full cluster, too, if the pool has no trash.
@@ -275,9 +279,13 @@ class Images:
         if not all(self.pool.is_ours(each) for each in watchers):
             raise InUse(f"A guest or another program has {self.called(volume)} open.")
 
+    def is_half_made(self, volume: str) -> bool:
+        """Return whether the making of a volume has begun, and not ended."""
+        return self._note(volume) is not None
+
     def called(self, volume: str) -> str:
         """Return a volume's name for errors."""
-        return f"{volume} on backend {self._backend}"
+        return f"{volume} on backend {self.backend}"
 
     @contextmanager
     def _ours(self, volume: str) -> Iterator[Image]:
@@ -310,7 +318,8 @@ class Images:
     # --- details ---------------------------------------------------------------------------------
 
     @property
-    def _features(self) -> int:
+    def features(self) -> int:
+        """The features of our images, as the library's sum of flags."""
         rbd = self._rbd
         return int(
             rbd.RBD_FEATURE_LAYERING
@@ -332,14 +341,14 @@ class Images:
             _log.warn(
                 "backend {name} cannot hold {volume}: {size} bytes are needed, and the pool can"
                 " hold {most} bytes, {free} of them free",
-                name=self._backend,
+                name=self.backend,
                 volume=volume,
                 size=size,
                 most=space[0],
                 free=space[1],
             )
             raise NoSpace(
-                f"Backend {self._backend} has no room for {volume}: its pool is smaller.",
+                f"Backend {self.backend} has no room for {volume}: its pool is smaller.",
                 never_fits=True,
             )
 
@@ -370,7 +379,11 @@ class Images:
         except KeyError:
             return None
 
-    def _leave_note(self, volume: str, source: str) -> None:
+    def leave_note(self, volume: str, source: str) -> None:
+        """Note that the making of a volume begins; :meth:`finish` ends the making.
+
+        :param source: the source's name; empty if no snapshot was made of the source.
+        """
         make_trash(self.pool)
         self._calls.pool_metadata_set(self.pool.ioctx, _NOTE + volume, source)
 

@@ -126,6 +126,24 @@ class VolumeMissing(BackendFailed):
     default_message = "The volume's data is missing on its backend."
 
 
+class DiskNotFound(BackendFailed):
+    """The store has no disk of the name that bootvol should take over."""
+
+    code = "disk-not-found"
+    retryable = False
+    remedy = "List the disks that bootvol can take over, and name one of them."
+    default_message = "The store of the backend has no such disk."
+
+
+class DiskNotAdoptable(BackendFailed):
+    """The disk belongs to bootvol already, or is no whole disk by itself."""
+
+    code = "disk-not-adoptable"
+    retryable = False
+    remedy = "Remove the obstacle in the message, or name another disk."
+    default_message = "The disk cannot be taken over."
+
+
 class HostAway(BackendFailed):
     """No daemon runs on the only host that reaches the data.
 

@@ -27,6 +27,7 @@ used again.
 
 from __future__ import annotations
 
+from bootvol.interfaces.adoption import IAdoptingBackend, ISnapshotAdoptingBackend
 from bootvol.interfaces.backends import (
     Capabilities,
     IBlockBackend,
@@ -71,6 +72,7 @@ __all__ = [
     "Capabilities",
     "Check",
     "HypervisorPlugin",
+    "IAdoptingBackend",
     "IBlockBackend",
     "ICloningBackend",
     "IClosable",
@@ -95,6 +97,7 @@ __all__ = [
     "IPrefixedStream",
     "IReloadable",
     "ISharingBackend",
+    "ISnapshotAdoptingBackend",
     "ISparse",
     "ISparseStream",
     "IVolumeReader",

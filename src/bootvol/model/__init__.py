@@ -7,6 +7,7 @@ datetimes.
 from __future__ import annotations
 
 from bootvol.model.callers import Caller, KeyPair, PublicKey
+from bootvol.model.disks import StoredDisk
 from bootvol.model.image_records import ImageRecord, ImageStatus, StoredBytes, Visibility
 from bootvol.model.images import Digest, Extent, Image
 from bootvol.model.imports import (
@@ -79,6 +80,7 @@ __all__ = [
     "Server",
     "Snapshot",
     "StoredBytes",
+    "StoredDisk",
     "Transfer",
     "Usage",
     "Visibility",

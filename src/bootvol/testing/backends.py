@@ -21,6 +21,7 @@ from bootvol.interfaces import (
     IVolumeWriter,
     PluginContext,
 )
+from bootvol.testing.adoption import Adopted
 from bootvol.testing.contract import Contract
 from bootvol.testing.declared import Declared, check_extents
 from bootvol.testing.elsewhere import Elsewhere
@@ -44,7 +45,7 @@ _CONVERT: Final = ("/usr/bin/qemu-img", "convert", "-f", "raw", "-O", "raw")
 _NAME, _OTHER = VOLUMES
 
 
-class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
+class BlockBackendContract(Declared, Adopted, LostClaims, VolumesInUse, Contract):
     """The tests for every backend.  Subclasses provide the fixture ``backend``."""
 
     @ensureDeferred

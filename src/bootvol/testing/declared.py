@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
 from bootvol.interfaces import (
+    IAdoptingBackend,
     IBlockBackend,
     ICloningBackend,
     IGrowingBackend,
@@ -274,7 +275,7 @@ class Declared:
         await write(backend, _NAME, 0, noise(SIZE))
         with suppress(ConfigurationError):
             store.expect("another")
-        refused = [
+        refused: list[Awaitable[object]] = [
             store.identity(),
             backend.allocate(_OTHER, SIZE),
             backend.allocate(_NAME, SIZE),
@@ -286,6 +287,9 @@ class Declared:
         ]
         if backend.capabilities.clones:
             refused.append(ICloningBackend(backend).clone(_NAME, _OTHER, SIZE))
+        if IAdoptingBackend.providedBy(backend):
+            adopting = IAdoptingBackend(backend)
+            refused += [adopting.adopt(_OTHER, _OTHER, SIZE), adopting.give_up(_NAME, _OTHER)]
         for call in refused:
             with pytest.raises(WrongStore):
                 await call

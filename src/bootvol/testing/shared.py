@@ -34,7 +34,7 @@ _GREETING: Final = b"NBDMAGIC"
 #: Seconds that qemu-nbd may take to start.
 _PATIENCE: Final = 60.0
 #: The kinds of connections that QEMU can open.
-_OPENED: Final = frozenset({"file", "block", "rbd"})
+OPENED: Final = frozenset({"file", "block", "rbd"})
 
 
 class LostClaims:
@@ -123,7 +123,7 @@ class VolumesInUse:
         await guarded.check_unused(_NAME)
         await reader.close()
         connection = await backend.connection(_NAME)
-        if connection.kind not in _OPENED:
+        if connection.kind not in OPENED:
             return  # No other program can open the volume.
         with opened(connection, tmp_path):
             with pytest.raises(VolumeInUse):
