@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,7 @@ from typing import Final
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from bootvol import checks, private
-from bootvol.checks import Mistake
+from bootvol import private
 from bootvol.devices import OpenDevice, check_unused, check_unwritten
 from bootvol.errors import (
     BackendFailed,
@@ -33,6 +32,7 @@ from bootvol.errors import (
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
+    IAdoptingBackend,
     IBlockBackend,
     ICloningBackend,
     IGrowingBackend,
@@ -43,15 +43,15 @@ from bootvol.interfaces import (
     IVolumeWriter,
     PluginContext,
 )
-from bootvol.model import ConnectionInfo
-from bootvol.options import Options, OwnFolder
+from bootvol.model import ConnectionInfo, StoredDisk
 from bootvol.threads import Threads
+from bootvol_plugins import file_adoption
 from bootvol_plugins.file_folder import Folder
+from bootvol_plugins.file_options import FileOptions, check, store
 from bootvol_plugins.file_store import (
     FICLONE,
     can_clone,
     file_of,
-    identity_of,
     space,
     status_of,
 )
@@ -63,21 +63,6 @@ _NOT_SHARED: Final = frozenset(
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class FileOptions(Options):
-    """A table ``[[backends]]`` of this plugin."""
-
-    directory: OwnFolder
-    """The directory of the volumes, as sparse files.  The daemon creates the directory at its
-    start.
-    """
-    mounted: bool = False
-    """Whether the directory is the mount point of a disk.  Without the disk, the backend fails."""
-    shared: bool = False
-    """Whether the daemons of other hosts have the same directory (NFS, say), under this backend
-    name.
-    """
-
-
 @implementer(
     IBlockBackend,
     ICloningBackend,
@@ -85,6 +70,7 @@ class FileOptions(Options):
     IIdentifiedBackend,
     IGuardedBackend,
     IGrowingBackend,
+    IAdoptingBackend,
 )
 class FileBackend:
     """Sparse files.  A new file reads as zeros, and takes no space until it is written.
@@ -265,14 +251,50 @@ class FileBackend:
 
     def _grow(self, volume: str, size: int) -> None:
         with self._folder.open(f"Extending {self._called(volume)} failed") as folder:
-            self._check_size(folder, volume, size)
-            descriptor = os.open(file_of(volume), os.O_RDWR | _OURS, dir_fd=folder)
-            try:
-                # Unlike ftruncate(2), the call never cuts off what a later call has added.
-                os.posix_fallocate(descriptor, size - 1, 1)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._grow_in(folder, volume, size)
+
+    def _grow_in(self, folder: int, volume: str, size: int) -> None:
+        self._check_size(folder, volume, size)
+        descriptor = os.open(file_of(volume), os.O_RDWR | _OURS, dir_fd=folder)
+        try:
+            # Unlike ftruncate(2), the call never cuts off what a later call has added.
+            os.posix_fallocate(descriptor, size - 1, 1)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    async def stored_disks(self) -> Sequence[StoredDisk]:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""
+
+        def found() -> Sequence[StoredDisk]:
+            with self._folder.open(f"Listing the disks of backend {self.name} failed") as folder:
+                return file_adoption.stored_disks(folder)
+
+        return await self._threads.run(found)
+
+    async def adopt(self, place: str, volume: str, unit: int) -> int:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.adopt`."""
+
+        def adopted() -> int:
+            with self._folder.open(f"Taking over {self._called(volume)} failed") as folder:
+                file_adoption.adopt(folder, place, volume)
+                size = os.stat(file_of(volume), dir_fd=folder, follow_symlinks=False).st_size
+                whole = -(-size // unit) * unit
+                if size != whole:
+                    self._grow_in(folder, volume, whole)
+                return whole
+
+        return await self._threads.run(adopted)
+
+    async def give_up(self, volume: str, place: str) -> None:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.give_up`."""
+
+        def give_up() -> None:
+            called = self._called(volume)
+            with self._folder.open(f"Giving up {called} failed") as folder:
+                file_adoption.give_up(folder, volume, place, called)
+
+        await self._threads.run(give_up)
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
@@ -349,25 +371,4 @@ def _make(options: FileOptions, context: PluginContext) -> FileBackend:
     return FileBackend(context.name, directory, context.threads, mounted, clones, options.shared)
 
 
-def _check(options: FileOptions) -> Iterator[Mistake]:
-    directory = options.directory
-    yield from checks.folder("directory", directory)
-    if options.mounted and not directory.is_mount():
-        remedy = "Mount the disk, or set mounted to false."
-        yield Mistake("directory", directory, "nothing is mounted there", remedy, fatal=False)
-
-
-def _store(options: FileOptions) -> str | None:
-    """Return the identity of the directory; None without one, or without the directory."""
-    try:
-        folder = os.open(options.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        # The start makes the directory.
-        return None
-    try:
-        return identity_of(folder)
-    finally:
-        os.close(folder)
-
-
-PLUGIN = BackendPlugin(FileOptions, _make, _check, _store)
+PLUGIN = BackendPlugin(FileOptions, _make, check, store)

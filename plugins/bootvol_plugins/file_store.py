@@ -18,6 +18,8 @@ from twisted.logger import Logger
 from bootvol import files
 from bootvol.errors import BackendFailed
 
+#: The end of the names of volumes' files.
+SUFFIX: Final = ".raw"
 #: The name of the file with the identity, and the most bytes to read of the file.
 STORE: Final = ".bootvol-store"
 _SIZE: Final = 256
@@ -128,7 +130,7 @@ def _full_or_not() -> Iterator[None]:
 
 def file_of(volume: str) -> str:
     """Return the name of a volume's file."""
-    return f"{volume}.raw"
+    return f"{volume}{SUFFIX}"
 
 
 def status_of(folder: int, volume: str) -> os.stat_result | None:

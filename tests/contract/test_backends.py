@@ -12,7 +12,8 @@ from bootvol.testing.backends import BlockBackendContract, make_block_backend_te
 from bootvol.testing.elsewhere import Elsewhere
 from bootvol.testing.memory import MemoryBackend
 from bootvol_plugins import rbd
-from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
+from bootvol_plugins.file import PLUGIN, FileBackend
+from bootvol_plugins.file_options import FileOptions
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import Cluster
 from tests.copies import EDGE, AnyBytes

@@ -25,7 +25,8 @@ from bootvol.interfaces import PluginContext
 from bootvol.model import GIB
 from bootvol.reactors import installed
 from bootvol.threads import Threads
-from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
+from bootvol_plugins.file import PLUGIN, FileBackend
+from bootvol_plugins.file_options import FileOptions
 from bootvol_plugins.file_store import STORE
 
 NAME = "volume-00000000-0000-4000-8000-000000000001"
