@@ -32,6 +32,10 @@ class Right(StrEnum):
     ALL_TENANTS = "all_tenants"
     #: Delete volumes by force, as Cinder's clients say; here in the caller's tenant only.
     FORCE = "force"
+    #: See the daemons and their backends, and change their work.
+    SERVICES = "services"
+    #: Set the status of a volume or snapshot.
+    RESET_STATUS = "reset_status"
     #: List the cached images (golden volumes) of all tenants.
     GOLDEN_VOLUMES = "golden_volumes"
     #: Make an image of the tenant public, for all tenants.
@@ -58,6 +62,8 @@ class Policy(Options):
     quotas: _Roles = Field(default=_OPERATORS)
     all_tenants: _Roles = Field(default=_OPERATORS)
     force: _Roles = Field(default=_OPERATORS)
+    services: _Roles = Field(default=_OPERATORS)
+    reset_status: _Roles = Field(default=_OPERATORS)
     golden_volumes: _Roles = Field(default=_OPERATORS)
     public_images: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)

@@ -33,6 +33,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.HeadersTooLarge: 431,
     errors.NoHypervisor: 501,
     errors.NoImageStore: 501,
+    errors.NotServed: 501,
     errors.BackendFailed: 503,
     errors.ConverterMissing: 503,
     errors.DatabaseUnavailable: 503,

@@ -238,6 +238,15 @@ class NoHypervisor(BootvolError):
     default_message = "This service runs no servers."
 
 
+class NotServed(BootvolError):
+    """The API knows the call, and bootvol does not do such work."""
+
+    code = "not-served"
+    retryable = False
+    remedy = "Do without: docs/block-storage.md gives the reason, and other ways."
+    default_message = "This service does not do that."
+
+
 class UnknownBackend(InvalidRequest):
     """A volume type names a backend that is not configured."""
 

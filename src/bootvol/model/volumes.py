@@ -205,6 +205,7 @@ class Transfer:
 
     :ivar tenant: the offering tenant.
     :ivar key_hash: hash of the key that the taker shows.
+    :ivar no_snapshots: whether the volume's snapshots stay with the offering tenant.
     """
 
     uuid: str
@@ -214,6 +215,7 @@ class Transfer:
     name: str | None
     key_hash: str
     created_at: datetime
+    no_snapshots: bool = False
 
 
 @attrs.frozen

@@ -34,20 +34,31 @@ class Transfers:
         self._quotas = quotas
         self._now = now
 
-    async def offer(self, caller: Caller, volume_id: int, name: str | None) -> tuple[Transfer, str]:
+    async def offer(
+        self, caller: Caller, volume_id: int, name: str | None, *, no_snapshots: bool = False
+    ) -> tuple[Transfer, str]:
         """Offer an available volume; return the offer, and the key for the taker.
 
         Only this answer has the key.
 
+        :param no_snapshots: whether the volume's snapshots stay with the caller's tenant.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises VolumeBusy: if the volume is not available.
         """
         # As long as Cinder's.
         key = secrets.token_hex(8)
-        return await self._database.write(self._offer, caller, volume_id, name, key), key
+        return await self._database.write(
+            self._offer, caller, volume_id, name, key, no_snapshots
+        ), key
 
     def _offer(
-        self, db: Db, caller: Caller, volume_id: int, name: str | None, key: str
+        self,
+        db: Db,
+        caller: Caller,
+        volume_id: int,
+        name: str | None,
+        key: str,
+        no_snapshots: bool,
     ) -> Transfer:
         volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
         if attachment_rows.is_promised(db, volume_id):
@@ -58,7 +69,14 @@ class Transfers:
             raise VolumeBusy("status must be available") from None
         uuid = new_uuid()
         offered = Transfer(
-            uuid, volume_id, volume.uuid, caller.tenant, name, _hash(uuid, key), self._now()
+            uuid,
+            volume_id,
+            volume.uuid,
+            caller.tenant,
+            name,
+            _hash(uuid, key),
+            self._now(),
+            no_snapshots,
         )
         transfer_rows.add(db, offered)
         return offered
@@ -90,7 +108,7 @@ class Transfers:
         await self._database.write(write)
 
     async def accept(self, caller: Caller, uuid: str, key: str) -> Transfer:
-        """Take a volume, with its snapshots, for the caller's tenant.
+        """Take a volume, with its snapshots if offered, for the caller's tenant.
 
         :raises TransferNotFound: if there is no such offer.
         :raises TransferKeyWrong: if the key is not the offer's.
@@ -111,6 +129,7 @@ class Transfers:
         snapshots = [
             snapshot_rows.get(db, found.tenant, number, lock=True)
             for number in snapshot_rows.of_volume(db, found.tenant, volume.id)
+            if not found.no_snapshots
         ]
         if any(each.status is not Status.AVAILABLE for each in snapshots):
             raise SnapshotBusy("Snapshot status must be available")

@@ -10,6 +10,7 @@ from sqlalchemy import Connection as Db
 from bootvol.backends import Backends
 from bootvol.errors import NotFound, UnknownBackend
 from bootvol.model import VolumeType
+from bootvol.store import default_types as default_rows
 from bootvol.store import volume_types as type_rows
 from bootvol.store.database import Database
 
@@ -55,6 +56,30 @@ class VolumeTypes:
         :raises VolumeTypeNotFound: if the type does not exist.
         """
         return await self._database.read(type_rows.of_uuid, uuid)
+
+    async def default_of(self, tenant: str) -> VolumeType | None:
+        """Return the type of a tenant's new volumes without a named type; None for no type."""
+        return await self._database.read(default_rows.of, tenant)
+
+    async def defaults(self) -> Mapping[str, VolumeType]:
+        """Return the default types of all tenants that have one, by tenant."""
+        return await self._database.read(default_rows.listed)
+
+    async def set_default(self, tenant: str, type_id: int) -> None:
+        """Set the type of a tenant's new volumes without a named type.
+
+        :raises VolumeTypeNotFound: if the type does not exist.
+        """
+
+        def write(db: Db) -> None:
+            type_rows.get(db, type_id, lock=True)
+            default_rows.put(db, tenant, type_id)
+
+        await self._database.write(write)
+
+    async def unset_default(self, tenant: str) -> None:
+        """Forget the default type of a tenant, if the tenant has one."""
+        await self._database.write(default_rows.remove, tenant)
 
     async def create(
         self, name: str, extra_specs: Mapping[str, str], description: str | None = None

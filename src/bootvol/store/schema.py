@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0022"
+REVISION: Final = "0023"
 
 METADATA = MetaData(
     naming_convention={
@@ -336,6 +336,14 @@ volume_types = Table(
     sqlite_autoincrement=True,
 )
 
+# The types of new volumes of tenants whose requests name no type.
+default_types = Table(
+    "default_types",
+    METADATA,
+    Column("tenant", CleanString(255), primary_key=True),
+    Column("type_id", Integer, ForeignKey("volume_types.id", ondelete="CASCADE"), nullable=False),
+)
+
 # Offers of volumes to other tenants.  The taker shows a key; see bootvol.service.transfers.
 transfers = Table(
     "transfers",
@@ -353,6 +361,8 @@ transfers = Table(
     Column("name", CleanString(255)),
     Column("key_hash", CleanString(64), nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    # Whether the snapshots stay with the giver.
+    Column("no_snapshots", Boolean, nullable=False, server_default=false()),
     Index(None, "tenant", "id"),
     sqlite_autoincrement=True,
 )

@@ -23,6 +23,7 @@ def add(connection: Connection, transfer: Transfer) -> None:
             name=transfer.name,
             key_hash=transfer.key_hash,
             created_at=transfer.created_at,
+            no_snapshots=transfer.no_snapshots,
         )
     )
 
@@ -62,4 +63,5 @@ def _of_row(row: Row[object]) -> Transfer:
         row.name,
         row.key_hash,
         row.created_at,
+        row.no_snapshots,
     )

@@ -30,7 +30,7 @@ def add(
     }
     added = insert(volume_types).values(values).returning(volume_types)
     try:
-        return _of_row(connection.execute(added).one())
+        return of_row(connection.execute(added).one())
     except IntegrityError:
         raise VolumeTypeExists(name) from None
 
@@ -75,7 +75,7 @@ def change(connection: Connection, type_id: int, values: Mapping[str, object]) -
 def listed(connection: Connection) -> Sequence[VolumeType]:
     """Return all types, ascending by id."""
     query = select(volume_types).order_by(volume_types.c.id)
-    return [_of_row(row) for row in connection.execute(query)]
+    return [of_row(row) for row in connection.execute(query)]
 
 
 def put_extra_specs(connection: Connection, type_id: int, extra_specs: Mapping[str, str]) -> None:
@@ -101,8 +101,9 @@ def _one(
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise VolumeTypeNotFound(told)
-    return _of_row(row)
+    return of_row(row)
 
 
-def _of_row(row: Row[object]) -> VolumeType:
+def of_row(row: Row[object]) -> VolumeType:
+    """Return the type of a row."""
     return VolumeType(row.id, row.name, row.extra_specs, row.uuid, row.description)

@@ -123,6 +123,7 @@ def _forced(value: object, info: ValidationInfo) -> None:
 
 
 _Uuid = Annotated[str | None, BeforeValidator(_uuid, str | None)]
+RequiredUuid = Annotated[str, BeforeValidator(_uuid, str)]
 Size = Annotated[int | None, BeforeValidator(_size, int | str | None)]
 
 

@@ -9,7 +9,9 @@ from bootvol.api.admission import Callers
 from bootvol.api.application import Application
 from bootvol.api.cache import Answers
 from bootvol.api.cinder import (
+    absent,
     actions,
+    default_types,
     filter_names,
     metadata,
     quotas,
@@ -65,6 +67,8 @@ CINDER: Final = Dialect[CinderContext](
         "types": volume_types.OPERATIONS,
         "quotas": quotas.OPERATIONS,
         "zones": zones.OPERATIONS,
+        "default types": default_types.OPERATIONS,
+        "absent": absent.OPERATIONS,
         "filters": filter_names.OPERATIONS,
     },
     faults=CINDER_FAULTS,

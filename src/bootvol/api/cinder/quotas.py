@@ -116,10 +116,14 @@ async def change_quota(context: CinderContext, project: str, body: ChangeQuota) 
     return {"quota_set": _limits(project, await context.services.quotas.set(project, bounds))}
 
 
-@operation("limits_show_limits", "GET", "limits")
+@operation("limits_show_limits", "GET", "limits", query=("project_id",))
 async def show_limits(context: CinderContext) -> Limits:
-    """Show the project's limits and usage."""
-    account = await context.services.quotas.account(context.caller)
+    """Show the limits and the usage of the caller's project; from 3.39 on, of any project."""
+    project = text(context.request, b"project_id") if context.has(39) else None
+    # As in Cinder, only operators choose a project.
+    project = project if project and context.may(Right.QUOTAS) else context.caller.tenant
+    _check(context, project)
+    account = await context.services.quotas.account_of(project)
     return {
         "limits": {
             "rate": [],

@@ -84,6 +84,22 @@ async def _find(context: CinderContext, number: int) -> VolumeType:
     return DEFAULT if number == DEFAULT.id else await context.services.types.get(number)
 
 
+async def of_reference(context: CinderContext, named: str) -> VolumeType:
+    """Return the type that a body names by its id or its name.
+
+    :raises NotFound: if there is no such type.
+    """
+    if named in (DEFAULT.name, DEFAULT.uuid):
+        return DEFAULT
+    try:
+        return await context.services.types.of_uuid(named)
+    except VolumeTypeNotFound:
+        for each in await context.services.types.listed():
+            if each.name == named:
+                return each
+    raise NotFound(f"Volume type with name {named} could not be found.")
+
+
 def _changeable(number: int, doing: str) -> int:
     if number == DEFAULT.id:
         raise InvalidRequest(
@@ -114,8 +130,9 @@ async def list_types(context: CinderContext) -> Types:
 
 @operation("types_show_default", "GET", "types/default")
 async def show_default(context: CinderContext) -> OneType:
-    """Show the type of volumes without a type."""
-    return {"volume_type": _shown(DEFAULT, context)}
+    """Show the type of the project's new volumes without a named type."""
+    found = await context.services.types.default_of(context.caller.tenant) or DEFAULT
+    return {"volume_type": _shown(found, context)}
 
 
 @operation("types_show_type", "GET", "types/<number>", of_rows=True)

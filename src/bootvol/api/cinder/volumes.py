@@ -8,7 +8,7 @@ from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
-from bootvol.api.cinder import origins, views
+from bootvol.api.cinder import origins, views, volume_types
 from bootvol.api.cinder.bodies import ChangeVolume, CreateVolume
 from bootvol.api.cinder.booleans import truth
 from bootvol.api.cinder.context import CinderContext, everywhere
@@ -20,7 +20,7 @@ from bootvol.api.cinder.words import MALFORMED
 from bootvol.api.filters import number, text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
-from bootvol.errors import InvalidRequest, NotFound, VolumeNotFound, VolumeTypeNotFound
+from bootvol.errors import InvalidRequest, VolumeNotFound
 from bootvol.model import NewVolume, Volume
 from bootvol.policy import Right
 
@@ -195,7 +195,7 @@ async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume
         image_ref=body.image,
         snapshot_id=origin.snapshot,
         source_id=origin.volume,
-        volume_type=await _type_name(context, body.volume_type),
+        volume_type=await _type_name(context, body),
         display_name=body.name,
         display_description=body.description,
         availability_zone=body.availability_zone,
@@ -206,17 +206,18 @@ async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume
     return {"volume": views.volume(made, context)}
 
 
-async def _type_name(context: CinderContext, named: str | None) -> str | None:
-    """Return the name of a type that a client names by its id or its name; None for no type."""
-    if named is None or named in (DEFAULT.name, DEFAULT.uuid):
+async def _type_name(context: CinderContext, body: CreateVolume) -> str | None:
+    """Return the name of a new volume's type; None for no type.
+
+    A copy of a snapshot or volume stays on the backend, unless the request names a type.
+    """
+    if body.volume_type is not None:
+        found = await volume_types.of_reference(context, body.volume_type)
+        return None if found.id == DEFAULT.id else found.name
+    if body.snapshot_id is not None or body.source_volid is not None:
         return None
-    try:
-        return (await context.services.types.of_uuid(named)).name
-    except VolumeTypeNotFound:
-        known = {each.name for each in await context.services.types.listed()}
-        if named not in known:
-            raise NotFound(f"Volume type with name {named} could not be found.") from None
-        return named
+    default = await context.services.types.default_of(context.caller.tenant)
+    return None if default is None else default.name
 
 
 @operation("volumes_show_volume", "GET", "volumes/<volume_id>", of_rows=True)
