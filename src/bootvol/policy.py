@@ -28,9 +28,10 @@ class Right(StrEnum):
     VOLUME_TYPES = "volume_types"
     #: Read and set the quota of any tenant.
     QUOTAS = "quotas"
-    #: List the volumes of all tenants.
+    #: List, show, change and delete the volumes and snapshots of all tenants, in the Block Storage
+    #: API.
     ALL_TENANTS = "all_tenants"
-    #: Delete volumes by force, as Cinder's clients say; here in the caller's tenant only.
+    #: Delete volumes by force, as Cinder's clients say.
     FORCE = "force"
     #: See the daemons and their backends, and change their work.
     SERVICES = "services"

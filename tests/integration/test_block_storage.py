@@ -215,6 +215,46 @@ async def test_no_project_reaches_anothers_volumes(daemon: Running) -> None:
 
 
 @ensureDeferred
+async def test_operators_act_for_other_projects(daemon: Running) -> None:
+    """The operator's project neither gets nor pays anything.
+
+    Break: `src/bootvol/api/cinder/context.py`: `rest.startswith("<") or not context.operates:` ->
+    `rest.startswith("<"):`
+    """
+    root, bob = partial(call, daemon, token="root"), partial(call, daemon, token="bob")
+    wanted = {"volume": {"size": 1, "name": "bob's"}}
+    made = (await bob("POST", "volumes", wanted)).json["volume"]
+    path = f"volumes/{made['id']}"
+
+    async def status() -> str:
+        return str((await bob("GET", path)).json["volume"]["status"])
+
+    await until(status, lambda found: found == "available")
+    assert (await call(daemon, "GET", path, token="ann")).status == 404
+    for _ in range(2):
+        # The second answer is from the cache.
+        shown = (await root("GET", path)).json["volume"]
+        assert shown["os-vol-tenant-attr:tenant_id"] == OTHER_TENANT
+        assert f"/v3/{TENANT}/{path}" in shown["links"][0]["href"]
+    await bob("GET", path)
+    assert (await root("PUT", path, {"volume": {"name": "seen"}})).status == 200
+    assert (await root("POST", f"{path}/metadata", {"metadata": {"k": "v"}})).status == 200
+    seen = (await bob("GET", path)).json["volume"]
+    assert (seen["name"], seen["metadata"]) == ("seen", {"k": "v"})
+    assert "os-vol-host-attr:host" not in seen
+    await root("POST", f"{path}/action", {"os-extend": {"new_size": 2}})
+    await until(status, lambda found: found == "available")
+    usage = {}
+    for project, token in ((TENANT, "ann"), (OTHER_TENANT, "bob")):
+        quota = await call(daemon, "GET", f"os-quota-sets/{project}?usage=True", token=token)
+        usage[token] = quota.json["quota_set"]["gigabytes"]["in_use"]
+    assert usage == {"ann": 0, "bob": 2}
+    assert (await root("DELETE", path)).status == 202
+    await until(partial(bob, "GET", path), lambda found: found.status == 404)
+    assert (await root("GET", path)).status == 404
+
+
+@ensureDeferred
 async def test_promises_that_no_volume_keeps_are_refused(daemon: Running) -> None:
     answer = await call(daemon, "POST", "volumes", {"volume": {"size": 1, "multiattach": True}})
     assert answer.status == 400

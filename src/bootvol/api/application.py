@@ -79,7 +79,7 @@ class Application(Generic[ContextT]):
 
         async def answered(incoming: Incoming) -> Reply:
             async with self._admit(incoming) as context:
-                return await self._run(incoming, context)
+                return await self._run(incoming, await self._dialect.on_behalf(context, incoming))
 
         @self.klein.route(
             rule, methods=[operation.method], endpoint=f"{operation.method} {version} {path}"

@@ -57,6 +57,10 @@ async def _as_sent(context: object, operation: Operation, name: str, text: str) 
     return text
 
 
+async def _of_the_caller(context: ContextT, incoming: Incoming) -> ContextT:
+    return context
+
+
 def _no_body(request: IRequest, operation: Operation, model: type[BaseModel]) -> BaseModel:
     raise NotImplementedError(f"the dialect of {operation.path} reads no bodies")
 
@@ -88,6 +92,8 @@ class Dialect(Generic[ContextT]):
         document.
     :ivar has: returns if a request's minor version is a given one or later. The API hides
         an operation from requests with an earlier minor version.
+    :ivar on_behalf: returns the context for a request's handler: with another caller, if the caller
+        acts for the tenant of the object in the path.
     :ivar read_body: reads the request body of an operation into the operation's model, and raises
         an error in the words of the dialect.
     :ivar argument: converts a segment of the path to an argument of the handler.  Here a dialect
@@ -108,6 +114,7 @@ class Dialect(Generic[ContextT]):
     faults: Faults
     refusals: Callable[[Operation], frozenset[int]]
     has: Callable[[ContextT, int], bool] = _always
+    on_behalf: Callable[[ContextT, Incoming], Awaitable[ContextT]] = _of_the_caller
     read_body: Callable[[IRequest, Operation, type[BaseModel]], BaseModel] = _no_body
     argument: Callable[[ContextT, Operation, str, str], Awaitable[object]] = _as_sent
     id_type: Any = str

@@ -28,9 +28,26 @@ class Ids:
         """
         if text.isascii() and text.isdigit() and len(text) < 11:
             return int(text) if int(text) <= LARGEST_ID else NONE
-        try:
-            uuid = str(UUID(text))
-        except ValueError:
+        uuid = _uuid(text)
+        if uuid is None:
             return NONE
         found = await self._database.read(ids.number, kind, caller.tenant, uuid)
         return NONE if found is None else found
+
+    async def owner(self, kind: Kind, text: str) -> str | None:
+        """Return the tenant of a resource of any tenant; None if no resource has the UUID.
+
+        Only callers who may see the resources of all tenants may learn the result.
+
+        :param text: a UUID, in any case, with or without hyphens.
+        """
+        uuid = _uuid(text)
+        return None if uuid is None else await self._database.read(ids.owner, kind, uuid)
+
+
+def _uuid(text: str) -> str | None:
+    """Return a UUID as the database has it; None if the text is not a UUID."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None

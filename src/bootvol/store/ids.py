@@ -8,6 +8,13 @@ from bootvol.lifecycle import Kind
 from bootvol.store.schema import LIVING
 
 
+def owner(connection: Connection, kind: Kind, uuid: str) -> str | None:
+    """Return the tenant of a volume, snapshot or server by its uuid, or None."""
+    table = LIVING[kind]
+    query = select(table.c.tenant).where(table.c.uuid == uuid)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def number(connection: Connection, kind: Kind, tenant: str, uuid: str) -> int | None:
     """Return the id of a tenant's volume, snapshot or server by its uuid, or None."""
     table = LIVING[kind]

@@ -14,6 +14,7 @@ from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.matching import flag
 from bootvol.api.cinder.microversions import HEADER, Microversion, of_request
 from bootvol.api.context import RequestContext, Services
+from bootvol.api.dialects import Incoming
 from bootvol.api.filters import text
 from bootvol.api.http import public_url, query, read_json
 from bootvol.api.operations import Operation
@@ -56,10 +57,13 @@ class CinderContext(RequestContext):
 
     :ivar microversion: the microversion that the request asks for.
     :ivar sees_places: whether the caller may see where volumes are stored.
+    :ivar project: the project of the caller's token. An operator acts for other projects, too: see
+        :func:`on_behalf`.
     """
 
     microversion: Microversion
     sees_places: bool
+    project: str
 
     @classmethod
     def of(
@@ -74,7 +78,8 @@ class CinderContext(RequestContext):
         microversion = of_request(request)
         request.setHeader(HEADER, f"volume {microversion}".encode("ascii"))
         sees = may(policy, caller, Right.CONNECTION)
-        return cls(services, policy, caller, request, version, microversion, sees)
+        project = caller.tenant
+        return cls(services, policy, caller, request, version, microversion, sees, project)
 
     @property
     def operates(self) -> bool:
@@ -91,7 +96,7 @@ class CinderContext(RequestContext):
 
     def links(self, *path: str) -> list[Link]:
         """Return the links of an object in the caller's project."""
-        root, below = f"{public_url(self.request)}/{ROOT}", "/".join((self.caller.tenant, *path))
+        root, below = f"{public_url(self.request)}/{ROOT}", "/".join((self.project, *path))
         return [
             {"rel": "self", "href": f"{root}/v3/{below}"},
             {"rel": "bookmark", "href": f"{root}/{below}"},
@@ -109,6 +114,23 @@ class CinderContext(RequestContext):
         if number == NONE:
             raise missing(uuid)
         return number
+
+
+async def on_behalf(context: CinderContext, incoming: Incoming) -> CinderContext:
+    """Return the context in which an operator acts for the project of the object in the path.
+
+    Cinder's operators may show, change and delete the volumes and snapshots of all projects by
+    their ids.
+    """
+    first, _, rest = incoming.path.partition("/")
+    if first not in _KINDS or not rest.startswith("<") or not context.operates:
+        return context
+    rows, _ = _KINDS[first]
+    uuid = incoming.segments[rest.partition("/")[0].strip("<>")]
+    owner = await context.services.ids.owner(rows, uuid)
+    if owner is None or owner == context.caller.tenant:
+        return context
+    return attrs.evolve(context, caller=attrs.evolve(context.caller, tenant=owner))
 
 
 def everywhere(context: CinderContext) -> bool:
@@ -135,6 +157,7 @@ def cache_key(context: CinderContext, operation: Operation) -> tuple[Hashable, .
     """Return the inputs of a reply that depends only on rows, without the segments of the path."""
     return (
         context.caller.tenant,
+        context.project,
         public_url(context.request),
         context.microversion,
         context.sees_places,

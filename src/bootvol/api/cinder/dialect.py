@@ -28,6 +28,7 @@ from bootvol.api.cinder.context import (
     CinderContext,
     argument,
     cache_key,
+    on_behalf,
     read_body,
     reword,
 )
@@ -74,6 +75,7 @@ CINDER: Final = Dialect[CinderContext](
     faults=CINDER_FAULTS,
     refusals=refusals,
     has=CinderContext.has,
+    on_behalf=on_behalf,
     read_body=read_body,
     argument=argument,
     id_type=views.Uuid,
