@@ -15,6 +15,7 @@ from bootvol.errors import (
     BootvolError,
     ConfigurationError,
     ErrorReport,
+    NoRoute,
     VolumeElsewhere,
     WrongStore,
 )
@@ -24,10 +25,11 @@ from bootvol.interfaces import (
     ICountingBackend,
     IGrowingBackend,
     IGuardedBackend,
+    IRoutingBackend,
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import ConnectionInfo, Volume
+from bootvol.model import ConnectionInfo, Route, Volume
 from bootvol.questions import Questions
 from bootvol.threads import StillRunning
 
@@ -85,6 +87,7 @@ class Backends:
         self, backends: Sequence[IBlockBackend], clock: IReactorTime, host: str = ""
     ) -> None:
         self._questions = Questions(clock)
+        self._routes = Questions(clock)
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0].name
         self.host = host
@@ -171,6 +174,14 @@ class Backends:
         backend = self.named(name)
         return isinstance(backend, Absent) or IGrowingBackend.providedBy(backend)
 
+    def clones(self, name: str) -> bool:
+        """Return whether a backend clones volumes; False for one that has not answered yet.
+
+        :raises BackendGone: if the backend is not configured any more.
+        """
+        backend = self.named(name)
+        return not isinstance(backend, Absent) and backend.capabilities.clones
+
     async def check_unused(self, backend: str, volume: str) -> None:
         """Check that nobody has a volume open, as far as the backend can tell.
 
@@ -203,11 +214,32 @@ class Backends:
         :raises BackendSilent: if the backend does not answer in time.
         :raises bootvol.errors.BackendFailed: if the volume does not exist.
         """
-        if not self.reaches(volume.host):
-            raise VolumeElsewhere(volume.host)
-        backend = self.named(volume.backend)
+        backend = self._near(volume)
         try:
             found = await self._questions.ask(volume.name, lambda: backend.connection(volume.name))
         except StillRunning:
             raise BackendSilent(volume.backend) from None
         return attrs.evolve(found, read_only=bool(volume.readonly))
+
+    async def route(self, volume: Volume) -> Route:
+        """Return how a host on the storage network reaches a volume.
+
+        :raises NoRoute: if the backend names no route.
+        :raises bootvol.errors.BootvolError: as :meth:`connection`.
+        """
+        backend = self._near(volume)
+        if isinstance(backend, Absent):
+            raise BackendSilent(volume.backend)
+        if not IRoutingBackend.providedBy(backend):
+            raise NoRoute
+        asked = IRoutingBackend(backend)
+        try:
+            return await self._routes.ask(volume.name, lambda: asked.route(volume.name))
+        except StillRunning:
+            raise BackendSilent(volume.backend) from None
+
+    def _near(self, volume: Volume) -> IBlockBackend:
+        """Return the backend of a volume that this host reaches."""
+        if not self.reaches(volume.host):
+            raise VolumeElsewhere(volume.host)
+        return self.named(volume.backend)

@@ -43,6 +43,8 @@ from bootvol.login import ILogin
 from bootvol.model import GIB, CacheUse, Flavor
 from bootvol.reactors import IReactor
 from bootvol.service.attachments import Attachments
+from bootvol.service.holding.by_hand import ByHand
+from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
 from bootvol.service.images import Images
@@ -210,6 +212,8 @@ class Composition:
             Transfers(database, quotas, _now),
             Snapshots(database, self._backends, quotas, worker, _now),
             Attachments(database, self._hypervisor is not None, worker),
+            Holds(database, self._backends, _now),
+            ByHand(database, self._backends, _now),
             Servers(
                 database,
                 volumes,

@@ -33,6 +33,7 @@ class Status(StrEnum):
     CREATING = "creating"
     DOWNLOADING = "downloading"
     AVAILABLE = "available"
+    RESERVED = "reserved"
     ATTACHING = "attaching"
     IN_USE = "in-use"
     EXTENDING = "extending"
@@ -53,6 +54,8 @@ class Event(StrEnum):
     DOWNLOAD = "download"
     COMPLETE = "complete"
     ATTACH = "attach"
+    RESERVE = "reserve"
+    CONNECT = "connect"
     ATTACHED = "attached"
     DETACH = "detach"
     DETACHED = "detached"
@@ -86,6 +89,8 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     },
     Status.AVAILABLE: {
         Event.ATTACH: Status.ATTACHING,
+        Event.RESERVE: Status.RESERVED,
+        Event.CONNECT: Status.ATTACHING,
         Event.EXTEND: Status.EXTENDING,
         Event.OFFER: Status.OFFERED,
         Event.DELETE: Status.DELETING,
@@ -95,10 +100,18 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.REBOOT: Status.REBOOTING,
         Event.RESET: Status.RESETTING,
     },
+    # Another system holds the volume for a server (see bootvol.service.holding).  The next three
+    # statuses follow such holds as they come and go, too.
+    Status.RESERVED: {
+        Event.CONNECT: Status.ATTACHING,
+        Event.ATTACHED: Status.IN_USE,
+        Event.DETACHED: Status.AVAILABLE,
+    },
     # After a failed attach the volume is available again, and stores the reason.
     Status.ATTACHING: {
         Event.ATTACHED: Status.IN_USE,
         Event.DETACHED: Status.AVAILABLE,
+        Event.RESERVE: Status.RESERVED,
     },
     # After a failure without a change the volume is available again, and stores the reason.
     Status.EXTENDING: {
@@ -114,11 +127,15 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.DETACH: Status.DETACHING,
         # The server was deleted.
         Event.DETACHED: Status.AVAILABLE,
+        Event.RESERVE: Status.RESERVED,
+        Event.CONNECT: Status.ATTACHING,
     },
     Status.DETACHING: {
         Event.DETACHED: Status.AVAILABLE,
         # The server did not release the volume.
         Event.ATTACHED: Status.IN_USE,
+        Event.RESERVE: Status.RESERVED,
+        Event.CONNECT: Status.ATTACHING,
     },
     Status.DELETING: {
         Event.VANISH: Status.GONE,
@@ -150,7 +167,7 @@ POWERING: Final = frozenset({Status.STOPPING, Status.STARTING, Status.REBOOTING,
 MOVING: Final = frozenset({Status.ATTACHING, Status.DETACHING})
 
 #: The statuses of a volume that a server uses or may use.
-HELD: Final = MOVING | {Status.IN_USE}
+HELD: Final = MOVING | {Status.RESERVED, Status.IN_USE}
 
 
 class IllegalTransition(Exception):

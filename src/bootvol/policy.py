@@ -37,6 +37,8 @@ class Right(StrEnum):
     SERVICES = "services"
     #: Set the status of a volume or snapshot.
     RESET_STATUS = "reset_status"
+    #: Free volumes that servers of another service use: for the token of that service itself.
+    FOREIGN_SERVERS = "foreign_servers"
     #: List the cached images (golden volumes) of all tenants.
     GOLDEN_VOLUMES = "golden_volumes"
     #: Make an image of the tenant public, for all tenants.
@@ -65,6 +67,7 @@ class Policy(Options):
     force: _Roles = Field(default=_OPERATORS)
     services: _Roles = Field(default=_OPERATORS)
     reset_status: _Roles = Field(default=_OPERATORS)
+    foreign_servers: _Roles = Field(default=["service"])
     golden_volumes: _Roles = Field(default=_OPERATORS)
     public_images: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)

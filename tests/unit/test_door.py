@@ -19,7 +19,7 @@ from bootvol.api.door import Door
 from bootvol.api.keystone.context import IdentityContext, Sessions
 from bootvol.api.keystone.v2 import V2
 from bootvol.api.keystone.v3 import V3
-from bootvol.errors import LoginFailed
+from bootvol.errors import LoginFailed, Unauthorized
 from bootvol.fair_share import Paced
 from bootvol.model import Caller
 from bootvol.service.inflight import CallLimits
@@ -32,6 +32,16 @@ class Everybody:
     async def authenticate(self, token: str) -> Caller:
         """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
         return Caller("u", token, frozenset())
+
+
+class Known:
+    """An identity that accepts two tokens."""
+
+    async def authenticate(self, token: str) -> Caller:
+        """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
+        if token not in ("ann", "nova"):
+            raise Unauthorized
+        return Caller(token, token, frozenset({"service"} if token == "nova" else {"member"}))
 
 
 @pytest.fixture
@@ -98,3 +108,41 @@ def test_log_ins_begin_one_a_turn(
         assert len(read) == count
         turn(clock)
     assert read.index("198.51.100.1") <= 2
+
+
+@pytest.mark.parametrize(
+    ("user", "service", "roles"),
+    [
+        ("ann", None, frozenset()),
+        ("ann", "", frozenset()),
+        ("ann", "ann", {"member"}),
+        ("ann", "nova", {"service"}),
+        # A token of a service alone is a user's token.
+        ("nova", None, frozenset()),
+        ("ann", "nobody", None),
+        ("nobody", "nova", None),
+    ],
+)
+def test_only_a_second_token_speaks_for_a_service(
+    clock: Clock, user: str, service: str | None, roles: frozenset[str] | None
+) -> None:
+    """Break: `src/bootvol/api/door.py`: `getHeader(_SERVICE_TOKEN)` -> `getHeader(b"X")`."""
+    door = Door(Known(), CallLimits.of(100), clock)  # type: ignore[arg-type]
+    request = Request(DummyChannel())
+    request.requestHeaders.setRawHeaders("X-Auth-Token", [user])
+    if service is not None:
+        request.requestHeaders.setRawHeaders("X-Service-Token", [service])
+
+    async def call() -> Caller:
+        async with door.caller(request) as caller:
+            return caller
+
+    found: list[Caller | Unauthorized] = []
+    Deferred.fromCoroutine(call()).addCallbacks(found.append, lambda why: found.append(why.value))
+    turn(clock)
+    (answer,) = found
+    if roles is None:
+        assert isinstance(answer, Unauthorized)
+    else:
+        assert isinstance(answer, Caller)
+        assert (answer.user, answer.service_roles) == (user, roles)

@@ -70,6 +70,10 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
         Event.EXTEND,
         Event.OFFER,
         Event.SETTLE,
+        # Other systems tell where they have the volume.
+        Event.RESERVE,
+        Event.CONNECT,
+        Event.ATTACHED,
         *power,
     }
     unsettled = MAKING | MOVING | POWERING | {Status.EXTENDING, Status.DELETING}

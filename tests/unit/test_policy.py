@@ -45,7 +45,7 @@ def test_every_right_is_a_key() -> None:
         (("member",), {Right.READ, Right.WRITE}),
         (("_member_",), {Right.READ, Right.WRITE}),
         (("Member", "developer"), {Right.READ, Right.WRITE}),
-        (("admin",), set(Right)),
+        (("admin",), set(Right) - {Right.FOREIGN_SERVERS}),
     ],
 )
 def test_the_default_is_what_openstack_has(roles: tuple[str, ...], expected: set[Right]) -> None:
@@ -103,7 +103,8 @@ def test_the_default_is_as_documented(file: str, mark: str, comment: str) -> Non
 def test_what_is_given_replaces_the_default(tmp_path: Path) -> None:
     policy = load(tmp_path, 'connection = ["hypervisor"]\nquotas = []')
     assert rights(policy, "hypervisor") == {Right.CONNECTION}
-    assert rights(policy, "admin") == set(Right) - {Right.CONNECTION, Right.QUOTAS}
+    others = {Right.CONNECTION, Right.QUOTAS, Right.FOREIGN_SERVERS}
+    assert rights(policy, "admin") == set(Right) - others
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_what_is_given_replaces_the_default(tmp_path: Path) -> None:
             'reed = ["reader"]',
             "policy.reed: the key is unknown. Remove the key, or use one of: read, write,"
             " connection, volume_types, quotas, all_tenants, force, services, reset_status,"
-            " golden_volumes, public_images, tokens.",
+            " foreign_servers, golden_volumes, public_images, tokens.",
         ),
         ('read = "reader"', "policy.read: 'reader': Input should be a valid list. Correct the"),
         ("write = [1]", "policy.write[0]: 1: Input should be a valid string. Correct the value"),

@@ -9,6 +9,8 @@ from bootvol.lifecycle import Kind
 from bootvol.model import Caller
 from bootvol.policy import Policy
 from bootvol.service.attachments import Attachments
+from bootvol.service.holding.by_hand import ByHand
+from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
 from bootvol.service.images import Images
@@ -33,6 +35,8 @@ class Services:
     transfers: Transfers
     snapshots: Snapshots
     attachments: Attachments
+    holds: Holds
+    by_hand: ByHand
     servers: Servers
     images: Images
     cached_images: CachedImages

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -23,6 +23,9 @@ from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.service.inflight import CallLimits, InFlight
 from bootvol.store.asker import ASKER
+
+#: The header with a service's own token, beside the token of the user whose request it forwards.
+_SERVICE_TOKEN: Final = b"X-Service-Token"
 
 
 class Door:
@@ -45,10 +48,10 @@ class Door:
     async def caller(self, request: IRequest) -> AsyncIterator[Caller]:
         """Authenticate a request, and yield the caller; the call is in flight until the block ends.
 
-        :raises Unauthorized: if the request has no valid token.
+        :raises Unauthorized: if the request has no valid token, or an invalid service token.
         :raises TooManyCalls: if too many calls of the address or tenant are in flight.
         """
-        authenticating = Deferred.fromCoroutine(self._identity.authenticate(token(request)))
+        authenticating = Deferred.fromCoroutine(self._authenticate(request))
         found = await self._strangers.through(address(request), authenticating)
         called: Any = request
         called.tenant = found.tenant
@@ -58,3 +61,14 @@ class Door:
             # Reading a body and making an answer take the reactor's time.
             await self._pace.turn(found.tenant)
             yield attrs.evolve(found, request_id=getattr(request, "request_id", ""))
+
+    async def _authenticate(self, request: IRequest) -> Caller:
+        """Return the caller, with the roles of the service that forwards the request, if any.
+
+        :raises Unauthorized: if a token is not valid.
+        """
+        caller = await self._identity.authenticate(token(request))
+        if not request.getHeader(_SERVICE_TOKEN):
+            return caller
+        service = await self._identity.authenticate(token(request, _SERVICE_TOKEN))
+        return attrs.evolve(caller, service_roles=service.roles)

@@ -20,6 +20,8 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.ApiVersionUnsupported: 406,
     errors.BodyTooSlow: 408,
     errors.DeviceInUse: 409,
+    errors.HoldProtected: 409,
+    errors.HostTaken: 409,
     errors.ImageConflict: 409,
     errors.KeyPairExists: 409,
     errors.ServerConflict: 409,

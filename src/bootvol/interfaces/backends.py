@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from zope.interface import Attribute, Interface
 
-from bootvol.model import ConnectionInfo
+from bootvol.model import ConnectionInfo, Route
 
 
 class IVolumeWriter(Interface):
@@ -170,6 +170,25 @@ class IImageCloningBackend(Interface):
             does not exist.
         :raises bootvol.errors.NoSpace: if the backend has no room.
         :raises bootvol.errors.BackendFailed: if ``volume`` exists, or the device fails.
+        """
+
+
+class IRoutingBackend(Interface):
+    """Optional interface of a backend that tells hosts of other systems how to reach a volume.
+
+    The core serves nothing on the route: the host opens the volume with tools of its own.
+    """
+
+    async def route(volume: str) -> Route:
+        """Return how a host on the storage network reaches an allocated volume.
+
+        A call of a user waits for the answer, so the call should be quick.  Idempotent.
+
+        :returns: the route.  Another host, or for :class:`bootvol.model.LocalRoute` this one, reads
+            and writes exactly the volume's bytes on the route, with nothing but the host's own
+            configuration.
+        :raises bootvol.errors.VolumeMissing: if the volume does not exist.
+        :raises bootvol.errors.BackendFailed: if the backend cannot tell.
         """
 
 

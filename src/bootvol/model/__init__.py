@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bootvol.model.callers import Caller, KeyPair, PublicKey
 from bootvol.model.disks import StoredDisk
+from bootvol.model.holds import Connector, Hold, HoldState, NewHold
 from bootvol.model.image_records import ImageRecord, ImageStatus, StoredBytes, Visibility
 from bootvol.model.images import Digest, Extent, Image
 from bootvol.model.imports import (
@@ -27,6 +28,7 @@ from bootvol.model.imports import (
     content_of,
     family_of,
 )
+from bootvol.model.routes import LocalRoute, RbdRoute, Route
 from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
 from bootvol.model.volumes import (
     GIB,
@@ -60,23 +62,30 @@ __all__ = [
     "Caution",
     "Checkpoint",
     "ConnectionInfo",
+    "Connector",
     "Digest",
     "Disk",
     "DiskIndex",
     "Extent",
     "Flavor",
+    "Hold",
+    "HoldState",
     "Image",
     "ImageRecord",
     "ImageStatus",
     "Import",
     "KeyPair",
+    "LocalRoute",
     "Machine",
     "NewDisk",
+    "NewHold",
     "NewServer",
     "NewSnapshot",
     "NewVolume",
     "Phase",
     "PublicKey",
+    "RbdRoute",
+    "Route",
     "Server",
     "Snapshot",
     "StoredBytes",

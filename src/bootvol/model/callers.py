@@ -15,6 +15,8 @@ class Caller:
         if no source may see the token.  The token is never stored.
     :ivar request_id: the id of the caller's request, for the log.  Identity plugins leave this
         field empty.
+    :ivar service_roles: the roles of the service that forwards the request of its own user, such
+        as Nova; empty if the caller sends the request.  Identity plugins leave this field empty.
     """
 
     user: str
@@ -22,6 +24,7 @@ class Caller:
     roles: frozenset[str] = frozenset()
     token: str | None = attrs.field(default=None, repr=False, eq=False)
     request_id: str = attrs.field(default="", eq=False)
+    service_roles: frozenset[str] = frozenset()
 
 
 @attrs.frozen

@@ -33,6 +33,9 @@ class Attachment:
     :ivar delete_on_termination: whether bootvol deletes the volume with the server.
     :ivar volume_uuid: the volume's uuid, if the attachment was read from the database.
     :ivar server_uuid: the server's uuid; None if bootvol does not run the server.
+    :ivar uuid: the attachment's own id.
+    :ivar host: the host with the volume, if another system manages the attachment (:class:`.Hold`).
+    :ivar attached_at: time of the attaching, if another system manages the attachment.
     """
 
     volume_id: int
@@ -41,6 +44,9 @@ class Attachment:
     delete_on_termination: bool = False
     volume_uuid: str = ""
     server_uuid: str | None = None
+    uuid: str = attrs.field(factory=new_uuid)
+    host: str | None = None
+    attached_at: datetime | None = None
 
     @property
     def disk(self) -> str:

@@ -1,8 +1,8 @@
 """Rows of attachments: each makes one volume a disk of one server, now or soon.
 
-A volume has at most one attachment.  With an attachment, the volume is being attached, in use,
-being detached, or promised to a server under construction.  Nothing else may be done to the volume
-meanwhile.
+A volume has at most one attachment, and none if other systems hold the volume (:mod:`.holds`).
+With an attachment, the volume is being attached, in use, being detached, or promised to a server
+under construction.  Nothing else may be done to the volume meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
 from bootvol.lifecycle import HELD
 from bootvol.model import ROOT, Attachment, ConnectionInfo, Server, Volume
+from bootvol.store import holds
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.volumes import of_row
 
@@ -59,6 +60,7 @@ def add(
     connection.execute(
         insert(attachments).values(
             volume_id=added.volume_id,
+            uuid=added.uuid,
             tenant=tenant,
             server_id=added.server_id,
             hosted=server.id if server else None,
@@ -104,8 +106,8 @@ def listed(
 
 
 def is_promised(connection: Connection, volume_id: int) -> bool:
-    """Return whether a volume is, or is to be, a disk of any server."""
-    return find(connection, volume_id) is not None
+    """Return whether a volume is, or is to be, a disk of any server, of bootvol or elsewhere."""
+    return find(connection, volume_id) is not None or holds.exist(connection, volume_id)
 
 
 def find(connection: Connection, volume_id: int) -> Attachment | None:
@@ -202,4 +204,5 @@ def _of_row(row: Row[object]) -> Attachment:
         row.delete_on_termination,
         row.volume_uuid,
         row.server_uuid,
+        row.uuid,
     )

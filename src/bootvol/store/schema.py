@@ -14,26 +14,18 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     UniqueConstraint,
     false,
 )
 
 from bootvol.lifecycle import Kind
+from bootvol.store.columns import METADATA as METADATA
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
+from bootvol.store.hold_table import holds as holds
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0023"
-
-METADATA = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+REVISION: Final = "0024"
 
 
 def _life() -> list[Column[object]]:
@@ -197,7 +189,10 @@ attachments = Table(
     # How the server reaches the volume; null for a direct open on the backend.
     Column("address_kind", CleanString(16)),
     Column("address", CleanText),
+    # The attachment's id for callers of Cinder v3.
+    Column("uuid", CleanString(36)),
     UniqueConstraint("tenant", "server_id", "disk"),
+    Index(None, "uuid", unique=True),
 )
 
 imports = Table(

@@ -66,6 +66,13 @@ def is_copied(connection: Connection, snapshot_id: int) -> bool:
     return bool(connection.scalar(select(copy)))
 
 
+def are_made(connection: Connection, volume_id: int) -> bool:
+    """Return whether snapshots of a volume are being made."""
+    mine = snapshots.c.volume_id == volume_id, snapshots.c.status.in_(MAKING)
+    query = select(snapshots.c.id).where(*mine).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def change(connection: Connection, snapshot_id: int, values: Mapping[str, object]) -> None:
     """Change columns of a snapshot that callers may change.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, or_, select, true
 
 from bootvol.lifecycle import MAKING, MOVING, Kind, Status
-from bootvol.store.schema import LIVING, imports, snapshots, volumes
+from bootvol.store.schema import LIVING, attachments, imports, snapshots, volumes
 
 #: Statuses that mean work for a worker.
 _UNSETTLED = MAKING | MOVING | {Status.EXTENDING, Status.DELETING}
@@ -20,10 +20,19 @@ def work(connection: Connection) -> Mapping[tuple[Kind, Status], int]:
         for kind, table in LIVING.items()
         for status, count in connection.execute(
             select(table.c.status, func.count())
-            .where(table.c.status.in_(_UNSETTLED))
+            .where(table.c.status.in_(_UNSETTLED), _ours(table))
             .group_by(table.c.status)
         )
     }
+
+
+def _ours(table: Table) -> ColumnElement[bool]:
+    """Return the SQL condition for rows that bootvol works on.
+
+    Other systems attach and detach the volumes that they hold.
+    """
+    plugged = exists().where(attachments.c.volume_id == table.c.id)
+    return or_(table.c.status.not_in(MOVING), plugged) if table is volumes else true()
 
 
 def elsewhere(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, exists, func, select, text, upda
 from bootvol.errors import VolumeNotFound
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Attachment, Image, Usage, Volume
-from bootvol.store import states
+from bootvol.store import holds, states
 from bootvol.store.schema import attachments, servers, volume_types, volumes
 from bootvol.store.states import error_of
 
@@ -45,7 +45,7 @@ def get(connection: Connection, tenant: str, volume_id: int, *, lock: bool = Fal
     row = connection.execute(query.with_for_update(of=volumes) if lock else query).one_or_none()
     if row is None:
         raise VolumeNotFound(volume_id)
-    return of_row(row)
+    return _with_holds(connection, [of_row(row)], volume_id=volume_id)[0]
 
 
 def listed(
@@ -63,12 +63,14 @@ def listed(
     query = _shown().where(volumes.c.tenant == tenant).order_by(volumes.c.id)
     if bootable:
         query = query.where(volumes.c.image_id.is_not(None))
-    return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+    found = [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+    return _with_holds(connection, found, tenant)
 
 
 def every(connection: Connection) -> Sequence[Volume]:
     """Return the volumes of all tenants, ascending by id."""
-    return [of_row(row) for row in connection.execute(_shown().order_by(volumes.c.id))]
+    found = [of_row(row) for row in connection.execute(_shown().order_by(volumes.c.id))]
+    return _with_holds(connection, found)
 
 
 def change(connection: Connection, volume_id: int, values: Mapping[str, object]) -> None:
@@ -81,9 +83,14 @@ def change(connection: Connection, volume_id: int, values: Mapping[str, object])
         connection.execute(mine.values({**values, **states.change_noted(Kind.VOLUME)}))
 
 
-def is_copied(connection: Connection, volume_id: int) -> bool:
-    """Return whether another volume is being made from a volume."""
+def is_copied(connection: Connection, volume_id: int, *, beside: str | None = None) -> bool:
+    """Return whether another volume is being made from a volume.
+
+    :param beside: a backend whose copies do not count, or None.
+    """
     copy = exists().where(_COPIES.c.source_id == volume_id, _COPIES.c.status.in_(MAKING))
+    if beside is not None:
+        copy = copy.where(_COPIES.c.backend != beside)
     return bool(connection.scalar(select(copy)))
 
 
@@ -120,6 +127,7 @@ def _shown() -> Select[object]:
         attachments.c.server_id,
         attachments.c.device,
         attachments.c.delete_on_termination,
+        attachments.c.uuid.label("attachment_uuid"),
         servers.c.uuid.label("server_uuid"),
         volume_types.c.uuid.label("volume_type_uuid"),
     ).select_from(
@@ -167,5 +175,33 @@ def of_row(row: Row[object]) -> Volume:
 
 def _attachment(row: Row[object]) -> Attachment:
     return Attachment(
-        row.id, row.server_id, row.device, row.delete_on_termination, row.uuid, row.server_uuid
+        row.id,
+        row.server_id,
+        row.device,
+        row.delete_on_termination,
+        row.uuid,
+        row.server_uuid,
+        row.attachment_uuid,
     )
+
+
+def _with_holds(
+    connection: Connection,
+    found: Sequence[Volume],
+    tenant: str | None = None,
+    volume_id: int | None = None,
+) -> Sequence[Volume]:
+    """Return volumes with the servers that have them by holds of other systems.
+
+    :param tenant: the tenant of all volumes; None for any.
+    :param volume_id: the id of the only volume; None for several volumes.
+    """
+    # A volume that has failed meanwhile may still have holds.
+    may_have = _ATTACHED | {Status.ERROR}
+    if not any(not each.attachments and each.status in may_have for each in found):
+        return found
+    theirs = holds.attached(connection, tenant, volume_id)
+    return [
+        attrs.evolve(each, attachments=theirs[each.id]) if each.id in theirs else each
+        for each in found
+    ]

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, NoSpace, VolumeInUse, VolumeMissing, WrongStore
+from bootvol.errors import (
+    BackendFailed,
+    ErrorReport,
+    NoSpace,
+    VolumeInUse,
+    VolumeMissing,
+    WrongStore,
+)
 from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
-from bootvol.lifecycle import MAKING, Event, Status
+from bootvol.lifecycle import MAKING, Event, Kind, Status
 from bootvol.model import Snapshot, Volume
-from bootvol.store import states, strays
+from bootvol.store import holds, states, strays
 from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
 from bootvol.worker.clone_or_copy import Origin, clone_or_copy
@@ -120,6 +128,12 @@ class Making(OnBackendTask):
         """Give the space back."""
         await self.remove()
         return Event.FAIL
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """Record the event; reserve a new volume for the server that is to get it."""
+        super().settle(db, event, error)
+        if event is Event.COMPLETE and self.kind is Kind.VOLUME:
+            holds.after_making(db, self.id)
 
     async def copy_from(self, copier: Copier, backend: str, source: str, size: int) -> None:
         """Clone or copy another volume, of ``size`` bytes, to the new one."""
