@@ -40,7 +40,7 @@ from bootvol.interfaces import (
 )
 from bootvol.jsons import JsonObject
 from bootvol.login import ILogin
-from bootvol.model import GIB, CacheUse, Flavor
+from bootvol.model import GIB, CacheUse, Caller, Flavor
 from bootvol.reactors import IReactor
 from bootvol.service.attachments import Attachments
 from bootvol.service.holding.by_hand import ByHand
@@ -58,6 +58,7 @@ from bootvol.service.snapshots import Snapshots
 from bootvol.service.stored_images import MOST_UPLOADS, StoredImages
 from bootvol.service.transfers import Transfers
 from bootvol.service.volume_types import VolumeTypes
+from bootvol.service.volume_uploads import VolumeUploads
 from bootvol.service.volumes import Volumes
 from bootvol.settings import PluginSettings, Settings
 from bootvol.store import claims, stores
@@ -73,18 +74,11 @@ from bootvol.worker.importer import Importer
 from bootvol.worker.shortcuts import FromImageCache, ImageClone, SharedBlocks
 from bootvol.worker.stores import Stores
 from bootvol.worker.sweeper import Sweeper
-from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
-from bootvol.worker.tasks.copies import MakeFromSnapshot, MakeFromVolume
+from bootvol.worker.tasks.attachments import VolumeAccess
 from bootvol.worker.tasks.factories import TaskFactories
-from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
-from bootvol.worker.tasks.snapshots import MakeSnapshot, RemoveSnapshot
 from bootvol.worker.tasks.storage import Storage
-from bootvol.worker.tasks.volumes import (
-    ExtendVolume,
-    MakeBlank,
-    MakeFromImage,
-    RemoveVolume,
-)
+from bootvol.worker.tasks.uploads import Takers
+from bootvol.worker.tasks.wiring import TaskParts, factories
 from bootvol.worker.worker import Concurrency, Worker
 
 #: Threads for the blocking calls of one plugin, and as many for hashing and decompression.
@@ -130,6 +124,7 @@ class Composition:
         self._sources: Mapping[str, IImageSource] = {
             each.name: self.plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)
         }
+        self._uploading: dict[str, Caller] = {}
         self._images = Images(self._sources, reactor, self._bounds.dependency)
         self._backends = Backends(
             [self.plugins[f"backends[{n}]"] for n in range(len(config.backends))], reactor, host
@@ -234,6 +229,15 @@ class Composition:
             KeyPairs(database, quotas, self._threads, _now),
             Ids(database),
             StoredImages(self._images, self._sources, self._threads, MOST_UPLOADS, time.time),
+            VolumeUploads(
+                database,
+                self._images,
+                self._sources,
+                self._uploading,
+                self._daemon,
+                worker,
+                time.time,
+            ),
         )
 
     # --- the worker ------------------------------------------------------------------------------
@@ -303,31 +307,20 @@ class Composition:
     def _tasks(
         self, copier: Copier, image_cache: ImageCache, exports: Exports | None
     ) -> TaskFactories:
-        """Return a factory for each kind of task, with all that the task needs."""
-        database, clock, daemon = self._database, self._reactor, self._daemon
-        hypervisor, zone = self._hypervisor, self._config.availability_zone
-        storage = Storage(self._backends, database, image_cache, daemon)
-        access = VolumeAccess(database, self._backends, exports)
-        importer = self._importer(copier, image_cache)
-        copying = storage, copier, database, clock
-        return TaskFactories(
-            make_blank=lambda volume: MakeBlank(volume, storage, clock),
-            make_from_image=lambda volume, source: MakeFromImage(
-                volume, source, storage, importer, image_cache, clock
-            ),
-            make_from_snapshot=lambda volume: MakeFromSnapshot(volume, *copying),
-            make_from_volume=lambda volume: MakeFromVolume(volume, *copying),
-            extend_volume=lambda volume: ExtendVolume(volume, storage),
-            remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
-            make_snapshot=lambda snapshot: MakeSnapshot(snapshot, *copying),
-            remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),
-            attach=lambda volume: Attach(volume, access, hypervisor, daemon),
-            detach=lambda volume: Detach(volume, access, hypervisor, daemon),
-            build_server=lambda server: BuildServer(
-                server, access, hypervisor, database, zone, daemon
-            ),
-            power_server=lambda server: PowerServer(server, access, hypervisor, database, zone),
-            end_server=lambda server: EndServer(server, access, hypervisor, database, zone),
+        return factories(
+            TaskParts(
+                Storage(self._backends, self._database, image_cache, self._daemon),
+                copier,
+                self._importer(copier, image_cache),
+                image_cache,
+                VolumeAccess(self._database, self._backends, exports),
+                Takers(self._images.source, self._uploading, self._threads),
+                self._database,
+                self._reactor,
+                self._hypervisor,
+                self._config.availability_zone,
+                self._daemon,
+            )
         )
 
     # --- plugins ---------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Status(StrEnum):
     IN_USE = "in-use"
     EXTENDING = "extending"
     OFFERED = "awaiting-transfer"
+    UPLOADING = "uploading"
     DETACHING = "detaching"
     DELETING = "deleting"
     ERROR = "error"
@@ -63,6 +64,8 @@ class Event(StrEnum):
     EXTENDED = "extended"
     OFFER = "offer"
     SETTLE = "settle"
+    UPLOAD = "upload"
+    UPLOADED = "uploaded"
     DELETE = "delete"
     VANISH = "vanish"
     FAIL = "fail"
@@ -93,6 +96,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.CONNECT: Status.ATTACHING,
         Event.EXTEND: Status.EXTENDING,
         Event.OFFER: Status.OFFERED,
+        Event.UPLOAD: Status.UPLOADING,
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
         Event.STOP: Status.STOPPING,
@@ -116,6 +120,11 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     # After a failure without a change the volume is available again, and stores the reason.
     Status.EXTENDING: {
         Event.EXTENDED: Status.AVAILABLE,
+        Event.FAIL: Status.ERROR,
+    },
+    # The volume itself stays as it is. After a failure the volume stores the reason.
+    Status.UPLOADING: {
+        Event.UPLOADED: Status.AVAILABLE,
         Event.FAIL: Status.ERROR,
     },
     # The taker has accepted the volume, or the giver has withdrawn the offer.

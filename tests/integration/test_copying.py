@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from tests.ceph import Cluster
-from tests.daemons import Answer, Running
+from tests.daemons import TENANT, Answer, Running
 from tests.disks import disk
 from tests.integration.test_block_storage import call, made, settled
 from tests.processes import run
@@ -258,6 +258,173 @@ async def attach(daemon: Running) -> None:
     answer = await daemon.call("POST", "servers/7/os-volume_attachments", wanted)
     assert answer.status == 200
     await daemon.until(1, "in-use")
+
+
+@pytest_twisted.async_yield_fixture
+async def store(tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon that takes images."""
+    running = taking(tmp_path)
+    (running.images / "disk").write_bytes(CONTENT)
+    yield running
+    await running.stop()
+
+
+def taking(folder: Path) -> Running:
+    """Start a daemon that takes images."""
+    (folder / "own").mkdir(exist_ok=True)
+    return Running(folder, OWN)
+
+
+#: A source that takes images.
+OWN = """
+[[sources]]
+name = "own"
+plugin = "directory"
+directory = "own"
+writable = true
+quota_gib = 3
+"""
+
+
+async def uploaded(daemon: Running, image_id: str) -> dict[str, Any]:
+    """Return the record of an image, once it is active."""
+
+    async def show() -> dict[str, Any]:
+        return dict((await daemon.request("GET", f"/image/v2/images/{image_id}")).json)
+
+    return await until(show, lambda found: found["status"] == "active")
+
+
+@ensureDeferred
+async def test_an_image_is_made_of_a_volume(store: Running) -> None:
+    volume = await made(store, imageRef="disk", description="d")
+    facts = {"metadata": {"os_distro": "debian", "hw_disk_bus": "scsi"}}
+    assert (await act(store, volume, "os-set_image_metadata", facts)).status == 200
+    asked = {"image_name": "img", "visibility": "shared", "protected": "yes", "force": False}
+    answer = await act(store, volume, "os-volume_upload_image", asked)
+    assert answer.status == 202
+    told = answer.json["os-volume_upload_image"]
+    assert told["volume_type"]["name"] == "__DEFAULT__"
+    assert {key: told[key] for key in told if key not in ("volume_type", "updated_at")} == {
+        "id": volume["id"],
+        "status": "uploading",
+        "display_description": "d",
+        "size": 1,
+        "image_id": told["image_id"],
+        "container_format": "bare",
+        "disk_format": "raw",
+        "image_name": "img",
+        "protected": True,
+        "visibility": "shared",
+    }
+    image = await uploaded(store, told["image_id"])
+    assert (image["size"], image["disk_format"], image["name"]) == (GIB, "raw", "img")
+    assert (image["protected"], image["visibility"], image["owner"]) == (True, "shared", TENANT)
+    assert (image["os_distro"], image["hw_disk_bus"]) == ("debian", "scsi")
+    assert "image_id" not in image
+    await settled(store, f"volumes/{volume['id']}", "volume")
+    copy = await made(store, imageRef=image["id"])
+    assert copy["volume_image_metadata"]["image_id"] == image["id"]
+    assert contents(store.volumes) == [WHOLE] * 2
+    # At 3.0, both members mean nothing.
+    answer = await act(store, volume, "os-volume_upload_image", asked, version="3.0")
+    told = answer.json["os-volume_upload_image"]
+    assert not {"protected", "visibility"} & told.keys()
+    image = (await store.request("GET", f"/image/v2/images/{told['image_id']}")).json
+    assert (image["protected"], image["visibility"]) == (False, "private")
+
+
+@ensureDeferred
+async def test_uploads_are_refused_in_cinders_words(store: Running) -> None:
+    volume = await made(store)
+
+    async def refused(body: object) -> tuple[int, str]:
+        return message(await act(store, volume, "os-volume_upload_image", body))
+
+    missing = "Invalid input for field/attribute os-volume_upload_image. Value: {}. 'image_name' is"
+    assert await refused({}) == (400, f"{missing} a required property")
+    assert await refused({"image_name": "x", "disk_format": "zz"}) == (
+        400,
+        "Invalid input for field/attribute disk_format. Value: zz. 'zz' is not one of ['raw',"
+        " 'vmdk', 'vdi', 'qcow2', 'vhd', 'vhdx', 'ploop']",
+    )
+    assert await refused({"image_name": "x", "visibility": "public"}) == (
+        403,
+        "Policy doesn't allow volume_extension:volume_actions:upload_public to be performed.",
+    )
+    status, words = await refused({"image_name": "x", "disk_format": "qcow2"})
+    assert (status, "disk format raw" in words) == (400, True)
+    await attach(store)
+    assert await refused({"image_name": "x"}) == (
+        400,
+        f"Invalid volume: Volume {volume['id']} status must be available",
+    )
+    assert (await store.request("GET", "/image/v2/images")).json["images"][1:] == []
+
+
+@ensureDeferred
+async def test_a_source_that_takes_no_images_gets_none(daemon: Running) -> None:
+    volume = await made(daemon)
+    answer = await act(daemon, volume, "os-volume_upload_image", {"image_name": "x"})
+    assert answer.status == 501
+    assert (await shown(daemon, volume))["status"] == "available"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"QFI\xfb" + bytes(4092), "format-mismatch"), (b"\x1f\x8b\x08" + bytes(4093), "not-a-disk")],
+)
+@ensureDeferred
+async def test_bytes_that_would_become_another_disk_are_no_image(
+    store: Running, content: bytes, code: str
+) -> None:
+    """Break: `src/bootvol/worker/tasks/uploads.py`: `PassingImage("raw", packed=False)` ->
+    `PassingImage("raw")`.
+    """
+    volume = await made(store)
+    (file,) = store.files()
+    with file.open("r+b") as held:
+        held.write(content)
+    answer = await act(store, volume, "os-volume_upload_image", {"image_name": "x"})
+    number = answer.json["os-volume_upload_image"]["image_id"]
+    await settled(store, f"volumes/{volume['id']}", "volume")
+    assert (await store.call("GET", "os-volumes/1/error")).json["error"]["code"] == code
+    assert (await store.request("GET", f"/image/v2/images/{number}")).status == 404
+
+
+@ensureDeferred
+async def test_an_image_without_room_is_removed(store: Running) -> None:
+    volume = await made(store, size=4)
+    answer = await act(store, volume, "os-volume_upload_image", {"image_name": "x"})
+    assert answer.status == 202
+    await settled(store, f"volumes/{volume['id']}", "volume")
+    error = (await store.call("GET", "os-volumes/1/error")).json["error"]
+    assert error["code"] == "quota-exceeded"
+    left = (await store.request("GET", "/image/v2/images")).json["images"]
+    assert [each["id"] for each in left] == ["disk"]
+
+
+@ensureDeferred
+async def test_a_restart_does_not_stop_an_upload(tmp_path: Path) -> None:
+    """Break: `src/bootvol/store/work_queue.py`: `volume = or_(volume, _upload(request))` ->
+    `volume = and_(volume)`.
+    """
+    running = taking(tmp_path)
+    (running.images / "disk").write_bytes(CONTENT)
+    volume = await made(running, imageRef="disk")
+    away = running.volumes.rename(tmp_path / "away")
+    answer = await act(running, volume, "os-volume_upload_image", {"image_name": "x"})
+    number = answer.json["os-volume_upload_image"]["image_id"]
+    assert (await shown(running, volume))["status"] == "uploading"
+    assert (await call(running, "DELETE", f"volumes/{volume['id']}")).status == 400
+    await running.stop()
+    away.rename(running.volumes)
+    later = taking(tmp_path)
+    try:
+        assert (await uploaded(later, number))["size"] == GIB
+        await settled(later, f"volumes/{volume['id']}", "volume")
+    finally:
+        await later.stop()
 
 
 @ensureDeferred

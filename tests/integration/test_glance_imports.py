@@ -86,7 +86,8 @@ class Site:
             return volume.read(len(data) + MIB) == data + bytes(MIB)
 
 
-async def _site(cloud: Cloud, folder: Path, endpoint: str) -> Site:
+async def site_of(cloud: Cloud, folder: Path, endpoint: str) -> Site:
+    """Start a daemon in a folder, with the cloud's tokens and an endpoint of Glance."""
     tokens = {user: await blocking(cloud.token, user) for user in ("ann", "bob")}
     callers = [
         # A caller who only reads volumes may be unknown to the cloud.
@@ -101,7 +102,7 @@ async def _site(cloud: Cloud, folder: Path, endpoint: str) -> Site:
 @pytest_twisted.async_yield_fixture
 async def site(cloud: Cloud, tmp_path: Path) -> AsyncIterator[Site]:
     """A daemon that reads directly from Glance."""
-    made = await _site(cloud, tmp_path, cloud.glance.url)
+    made = await site_of(cloud, tmp_path, cloud.glance.url)
     yield made
     await made.running.stop()
 
@@ -116,7 +117,7 @@ def between(cloud: Cloud) -> Iterator[Front]:
 @pytest_twisted.async_yield_fixture
 async def shaky(cloud: Cloud, between: Front, tmp_path: Path) -> AsyncIterator[Site]:
     """A daemon that reaches Glance only through the proxy."""
-    made = await _site(cloud, tmp_path, f"http://127.0.0.1:{between.port}")
+    made = await site_of(cloud, tmp_path, f"http://127.0.0.1:{between.port}")
     yield made
     await made.running.stop()
 

@@ -74,9 +74,10 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
         Event.RESERVE,
         Event.CONNECT,
         Event.ATTACHED,
+        Event.UPLOAD,
         *power,
     }
-    unsettled = MAKING | MOVING | POWERING | {Status.EXTENDING, Status.DELETING}
+    unsettled = MAKING | MOVING | POWERING | {Status.EXTENDING, Status.UPLOADING, Status.DELETING}
     for status in set(Status) - unsettled:
         assert set(TRANSITIONS[status]) <= asked | {Event.FAIL, Event.DETACHED}
     for status in unsettled:

@@ -84,7 +84,7 @@ async def test_the_server_error_of_the_specification() -> None:
     no_limits = RateLimits([], Clock())
     services = Services(
         *(Broken(), other, other, other, other, other, other, other, other, other),
-        *(other, other, no_limits, other, other, other),
+        *(other, other, no_limits, other, other, other, other),
     )
     door = Door(Anybody(), CallLimits.of(9), Clock())  # type: ignore[arg-type]
     api = application(door, Policy(), services, Answers(lambda: None))

@@ -9,10 +9,11 @@ import orjson
 from hyperlink import DecodedURL
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IBodyProducer, IResponse
 
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol.fair_share import Paced
+from bootvol.jsons import JsonObject
 from bootvol.reactors import IReactor
 from bootvol_plugins.http.client import Client, is_unanswered, stop
 from bootvol_plugins.http.stream import BodyStream
@@ -96,6 +97,51 @@ class Glance:
 
         return await self._each(asker, ask)
 
+    async def send_json(
+        self, asker: str, token: str, method: str, path: Sequence[str], body: JsonObject | None
+    ) -> tuple[int, object]:
+        """Send a request that changes something; return the status, and the answer's JSON if any.
+
+        Only an endpoint that cannot be reached is followed by another one: the request may have
+        had its effect.
+
+        :param asker: see :meth:`get_data`.
+        :param path: segments of the path after the version.
+        :raises SourceFailed: if no endpoint answers at the moment.
+        """
+        data = None if body is None else orjson.dumps(body)
+
+        async def ask(root: DecodedURL) -> tuple[int, object]:
+            headers = Headers({"X-Auth-Token": [token]})
+            if data is not None:
+                headers.setRawHeaders("Content-Type", ["application/json"])
+            url = root.child("v2", *path)
+            response = await self._client.request(method, to_ask(url), _NAME, headers, data)
+            self._check(response)
+            if response.code == 204 or not _is_json(response):
+                stop(response)
+                return response.code, None
+            return response.code, await self._read(asker, response)
+
+        return await self._each(asker, ask)
+
+    async def put_data(self, token: str, path: Sequence[str], data: IBodyProducer) -> int:
+        """Send an image's data to one endpoint; return the status of the answer.
+
+        The caller limits the time.
+
+        :param path: segments of the path after the version.
+        :raises SourceFailed: if the endpoint does not take the data.
+        """
+        headers = Headers({"X-Auth-Token": [token], "Content-Type": ["application/octet-stream"]})
+        url = self._endpoints[0].child("v2", *path)
+        response = await self._client.request(
+            "PUT", to_ask(url), _NAME, headers, data, patient=True
+        )
+        self._check(response)
+        stop(response)
+        return int(response.code)
+
     async def _each(self, asker: str, ask: Callable[[DecodedURL], Awaitable[_T]]) -> _T:
         """Return the result of the first endpoint that does not fail."""
         for root in list(self._endpoints):
@@ -164,3 +210,8 @@ class Glance:
             raise SourceFailed(f"{_NAME} answers with invalid JSON.") from None
         finally:
             await stream.close()
+
+
+def _is_json(response: IResponse) -> bool:
+    kinds = response.headers.getRawHeaders("content-type") or [""]
+    return str(kinds[0]).startswith("application/json")

@@ -20,9 +20,16 @@ from bootvol.errors import (
     SourceRefused,
     Unauthorized,
 )
-from bootvol.interfaces import IClosable, IImageSource, IImageStream, ILocatedStream
-from bootvol.model import Caller, Image
+from bootvol.interfaces import (
+    IClosable,
+    IImageStream,
+    IImageTaker,
+    IImageUpload,
+    ILocatedStream,
+)
+from bootvol.model import Caller, Image, ImageRecord
 from bootvol.reactors import IReactor
+from bootvol_plugins.glance import uploads
 from bootvol_plugins.glance.api import DATA, Glance
 from bootvol_plugins.glance.images import described, is_id, page, usable
 from bootvol_plugins.glance.options import GlanceOptions
@@ -50,7 +57,7 @@ _UNKNOWN: Final = frozenset({401, 403})
 _T = TypeVar("_T")
 
 
-@implementer(IImageSource, IClosable)
+@implementer(IImageTaker, IClosable)
 class GlanceSource:
     """A source of Glance's images.  An image has the same id as in Glance.
 
@@ -153,6 +160,32 @@ class GlanceSource:
         if code == 204:
             raise SourceRefused(f"Glance knows image {image.id}, but has lost its data.")
         raise _own_refusal(code, image)
+
+    async def take(self, caller: Caller, record: ImageRecord) -> None:
+        """See :meth:`bootvol.interfaces.IImageTaker.take`."""
+        code, _ = await self._glance.send_json(
+            caller.tenant, _token(caller), "POST", ["images"], uploads.described(record)
+        )
+        if code != 201:
+            raise uploads.refused(code)
+
+    async def receive(self, caller: Caller, record: ImageRecord, size: int) -> IImageUpload:
+        """See :meth:`bootvol.interfaces.IImageTaker.receive`."""
+        token = _token(caller)
+        return uploads.GlanceUpload(self._glance, token, record, size, self._reactor, self._stall)
+
+    async def give_up(self, caller: Caller | None, image_id: str) -> None:
+        """See :meth:`bootvol.interfaces.IImageTaker.give_up`."""
+        token = await self._own_token() if caller is None else _token(caller)
+        try:
+            if (await uploads.look(self._glance, token, image_id)).status == "active":
+                return
+        except ImageNotFound:
+            return
+        path = ["images", image_id]
+        code, _ = await self._glance.send_json("", token, "DELETE", path, None)
+        if code not in {204, *_MISSING}:
+            raise uploads.refused(code)
 
     async def _same(self, image: Image) -> str | None:
         """Check that Glance still has the same image, in a usable state.

@@ -93,11 +93,15 @@ class Client:
         url: URL | DecodedURL | str,
         host: str,
         headers: Headers | None = None,
-        data: bytes | None = None,
+        data: bytes | IBodyProducer | None = None,
+        *,
+        patient: bool = False,
     ) -> IResponse:
         """Send a request, and return the answer with its body not yet delivered.
 
         :param url: a URL for treq.
+        :param patient: whether the caller itself limits the time until the answer begins: the
+            answer comes after the data.
         :param host: the server's name in messages.
         :raises SourceFailed: if the server does not answer; see :func:`is_unanswered`.
         """
@@ -106,8 +110,9 @@ class Client:
         asked = client.request(
             method, url, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
-        # treq's own timeout would look like a cancellation.
-        asked.addTimeout(self._timeout, self._reactor, self._timed_out)
+        if not patient:
+            # treq's own timeout would look like a cancellation.
+            asked.addTimeout(self._timeout, self._reactor, self._timed_out)
         try:
             return await _cancellable(asked)
         except (*_NO_CONNECTION, *_NO_ANSWER) as error:

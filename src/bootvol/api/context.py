@@ -23,6 +23,7 @@ from bootvol.service.snapshots import Snapshots
 from bootvol.service.stored_images import StoredImages
 from bootvol.service.transfers import Transfers
 from bootvol.service.volume_types import VolumeTypes
+from bootvol.service.volume_uploads import VolumeUploads
 from bootvol.service.volumes import Volumes
 
 
@@ -46,6 +47,7 @@ class Services:
     key_pairs: KeyPairs
     ids: Ids
     stored_images: StoredImages
+    volume_uploads: VolumeUploads
 
 
 @attrs.frozen

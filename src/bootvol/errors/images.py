@@ -40,6 +40,14 @@ class NoImageStore(BootvolError):
     default_message = "This service takes no images."
 
 
+class UploadForgotten(BootvolError):
+    """The daemon ended during the upload of a volume, and the caller's token went with it."""
+
+    code = "upload-forgotten"
+    remedy = "Ask for an image of the volume again."
+    default_message = "The service was restarted before all bytes of the volume had been sent."
+
+
 class WrongMediaType(UnsupportedContentType):
     """The body of the call has another content type.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from bootvol.errors import NotADisk
 from bootvol.imaging.compression import compression_of
 from bootvol.imaging.inspect import HEAD, Inspection, check_stated
 from bootvol.model import StoredBytes
@@ -20,11 +21,13 @@ class PassingImage:
     compression or an archive is not looked into: only an import unpacks the image.
 
     :param stated: the stated format.
+    :param packed: whether the image may be in a compression or an archive.
     :raises bootvol.errors.UnsupportedFormat: if the format is not supported.
     """
 
-    def __init__(self, stated: str) -> None:
+    def __init__(self, stated: str, *, packed: bool = True) -> None:
         check_stated(stated)
+        self._packed = packed
         self._inspection: Inspection | None = Inspection(stated)
         self._size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -37,6 +40,8 @@ class PassingImage:
         :raises bootvol.errors.ImportFailed: if the bytes cannot be those of an image.
         """
         if not self._size and compression_of(bytes(data[:HEAD])) is not None:
+            if not self._packed:
+                raise NotADisk("The data begin like a compressed file, not like a disk.")
             self._inspection = None
         if self._inspection is not None:
             if self._size:

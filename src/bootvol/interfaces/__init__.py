@@ -45,6 +45,7 @@ from bootvol.interfaces.backends import (
 from bootvol.interfaces.hypervisors import IConfiguringHypervisor, IHypervisor, IPoweringHypervisor
 from bootvol.interfaces.identities import IIdentity
 from bootvol.interfaces.image_stores import IImageStore, IImageUpload
+from bootvol.interfaces.image_takers import IImageTaker
 from bootvol.interfaces.plugins import (
     BackendPlugin,
     Check,
@@ -89,6 +90,7 @@ __all__ = [
     "IImageSource",
     "IImageStore",
     "IImageStream",
+    "IImageTaker",
     "IImageUpload",
     "ILocatedStream",
     "IOpenEndedStream",

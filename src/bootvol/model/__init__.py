@@ -30,6 +30,7 @@ from bootvol.model.imports import (
 )
 from bootvol.model.routes import LocalRoute, RbdRoute, Route
 from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
+from bootvol.model.volume_uploads import NewVolumeImage, VolumeUpload
 from bootvol.model.volumes import (
     GIB,
     LARGEST_ID,
@@ -82,6 +83,7 @@ __all__ = [
     "NewServer",
     "NewSnapshot",
     "NewVolume",
+    "NewVolumeImage",
     "Phase",
     "PublicKey",
     "RbdRoute",
@@ -95,6 +97,7 @@ __all__ = [
     "Visibility",
     "Volume",
     "VolumeType",
+    "VolumeUpload",
     "content_of",
     "family_of",
     "new_uuid",

@@ -139,6 +139,18 @@ def claim(
     ).one()
 
 
+def hold(connection: Connection, kind: Kind, number: int, holder: str) -> None:
+    """Claim a row that no worker can have claimed, until :func:`release`.
+
+    The row is locked, and its status has become one of work in the same transaction.
+
+    :param holder: name of the claim, ``DAEMON/…``, never used again.
+    """
+    table = LIVING[kind]
+    held = {"worker": holder, "lease_until": LeaseClock() + LEASE}
+    connection.execute(update(table).where(table.c.id == number).values(**held))
+
+
 def renew(connection: Connection, held: Lease) -> bool:
     """Renew a lease, and lock the row until the transaction ends.
 

@@ -22,10 +22,11 @@ from sqlalchemy import (
 from bootvol.lifecycle import Kind
 from bootvol.store.columns import METADATA as METADATA
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
+from bootvol.store.copy_tables import volume_uploads as volume_uploads
 from bootvol.store.hold_table import holds as holds
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0024"
+REVISION: Final = "0025"
 
 
 def _life() -> list[Column[object]]:

@@ -25,7 +25,15 @@ from bootvol.store import claims
 from bootvol.store import servers as server_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
-from bootvol.store.schema import LIVING, attachments, servers, snapshots, volumes
+from bootvol.store.schema import (
+    LIVING,
+    attachments,
+    daemons,
+    servers,
+    snapshots,
+    volume_uploads,
+    volumes,
+)
 from bootvol.store.waiting import Order, Waiting
 
 #: The object of a worker's work.
@@ -47,7 +55,8 @@ _THEIRS: Final = attachments.alias("theirs")
 def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a copy, which may take long.
 
-    A copy is a snapshot to make, or a volume to make from a snapshot or from another volume.
+    A copy is a snapshot to make, a volume to make from a snapshot or from another volume, or an
+    image to make of a volume.
     """
     snapshot = and_(claims.here(snapshots, request), snapshots.c.status == Status.CREATING)
     volume = and_(
@@ -61,6 +70,7 @@ def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Orde
         ),
         ~exists().where(_OTHERS.c.id == volumes.c.source_id, not_(claims.here(_OTHERS, request))),
     )
+    volume = or_(volume, _upload(request))
     return _first(connection, request, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
 
@@ -150,6 +160,21 @@ def _blank() -> ColumnElement[bool]:
 
 def _growth(request: claims.ClaimRequest) -> ColumnElement[bool]:
     return and_(volumes.c.status == Status.EXTENDING, ~_copied(request))
+
+
+def _upload(request: claims.ClaimRequest) -> ColumnElement[bool]:
+    """Return the SQL condition for volumes to upload.
+
+    A daemon that knows the token of the caller uploads the volume alone, while the daemon runs.
+    """
+    runs = exists().where(
+        daemons.c.id == volume_uploads.c.daemon, claims.lasts(daemons.c.lease_until)
+    )
+    mine = exists().where(
+        volume_uploads.c.volume_id == volumes.c.id,
+        or_(_is(volume_uploads.c.daemon, request), ~runs),
+    )
+    return and_(claims.here(volumes, request), volumes.c.status == Status.UPLOADING, mine)
 
 
 def _removal(request: claims.ClaimRequest) -> ColumnElement[bool]:

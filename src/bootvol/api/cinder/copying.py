@@ -25,7 +25,7 @@ class UpdateReadonly(BaseModel):
 
 
 @asynccontextmanager
-async def _refused(context: CinderContext, number: int, text: str) -> AsyncIterator[None]:
+async def refused(context: CinderContext, number: int, text: str) -> AsyncIterator[None]:
     """Raise the refusal of a busy volume in Cinder's words.
 
     :param text: the words, with places for the ``uuid`` and the ``status``.
@@ -42,7 +42,7 @@ async def _update_readonly(context: CinderContext, number: int, body: UpdateRead
         "Volume {uuid} status must be available to update readonly flag, but current status is:"
         " {status}."
     )
-    async with _refused(context, number, words):
+    async with refused(context, number, words):
         await context.services.volumes.set_readonly(context.caller, number, body.readonly)
     return Reply(status=202)
 

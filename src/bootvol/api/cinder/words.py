@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from bootvol.errors import InvalidRequest
@@ -42,6 +42,18 @@ def refusal(field: object, value: object, why: str) -> str:
     :param why: the rule that the value breaks.
     """
     return f"Invalid input for field/attribute {_cut(field)}. Value: {_cut(value)}. {why}"
+
+
+def one_of(allowed: Sequence[str]) -> Callable[[object, ValidationInfo], object]:
+    """Return a check of a member that may have some values only; null means a missing member."""
+
+    def check(value: object, info: ValidationInfo) -> object:
+        if value is not None and value not in allowed:
+            why = f"{shown(value)} is not one of {list(allowed)}"
+            raise ValueError(refusal(info.field_name, value, why))
+        return value
+
+    return check
 
 
 def read(

@@ -23,6 +23,7 @@ class TaskFactories:
     make_from_snapshot: Callable[[Volume], Task]
     make_from_volume: Callable[[Volume], Task]
     extend_volume: Callable[[Volume], Task]
+    upload_volume: Callable[[Volume], Task]
     remove_volume: Callable[[Volume], Task]
     make_snapshot: Callable[[Snapshot], Task]
     remove_snapshot: Callable[[Snapshot], Task]
@@ -41,14 +42,15 @@ class TaskFactories:
             return (self.end_server if removed else self.build_server)(subject)
         if isinstance(subject, Snapshot):
             return (self.remove_snapshot if removed else self.make_snapshot)(subject)
-        if subject.status is Status.ATTACHING:
-            return self.attach(subject)
-        if subject.status is Status.DETACHING:
-            return self.detach(subject)
-        if subject.status is Status.EXTENDING:
-            return self.extend_volume(subject)
-        if removed:
-            return self.remove_volume(subject)
+        changing = {
+            Status.ATTACHING: self.attach,
+            Status.DETACHING: self.detach,
+            Status.EXTENDING: self.extend_volume,
+            Status.UPLOADING: self.upload_volume,
+            Status.DELETING: self.remove_volume,
+        }
+        if subject.status in changing:
+            return changing[subject.status](subject)
         if subject.snapshot_id is not None:
             return self.make_from_snapshot(subject)
         if subject.source_id is not None:
