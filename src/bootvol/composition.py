@@ -52,6 +52,7 @@ from bootvol.service.inflight import CallLimits
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
+from bootvol.service.resets import Resets
 from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
@@ -238,6 +239,7 @@ class Composition:
                 worker,
                 time.time,
             ),
+            Resets(database),
         )
 
     # --- the worker ------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Event(StrEnum):
     START = "start"
     REBOOT = "reboot"
     RESET = "reset"
+    RESTORE = "restore"
     POWERED = "powered"
 
 
@@ -153,6 +154,8 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     Status.ERROR: {
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
+        # An operator has found the data good.
+        Event.RESTORE: Status.AVAILABLE,
     },
     **{
         # Whether the server runs is never stored: its hypervisor knows.

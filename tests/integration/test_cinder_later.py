@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.cinder import ADMIN, ask, daemon, made
 from tests.daemons import TENANT, Running
+from tests.waiting import until
 
 __all__ = ["daemon"]
 
@@ -105,6 +108,126 @@ async def test_operators_see_the_limits_of_all_projects(daemon: Running) -> None
         assert limits["absolute"]["totalVolumesUsed"] == used
     mine = (await ask(daemon, "GET", f"limits?project_id={ADMIN}")).json["limits"]
     assert mine["absolute"]["totalVolumesUsed"] == 1
+
+
+async def status(daemon: Running, path: str) -> str:
+    kind = path.partition("/")[0].removesuffix("s")
+    return str((await ask(daemon, "GET", path)).json[kind]["status"])
+
+
+@ensureDeferred
+async def test_operators_set_statuses_that_are_not_false(daemon: Running) -> None:
+    """Operators act on the objects of all projects; others do not.
+
+    Break: `src/bootvol/service/resets.py`: `if not states.is_finished(db, kind, found.id):` ->
+    `if False:`.
+    """
+    volume = await made(daemon, "volume", size=1)
+    snapshot = await made(daemon, "snapshot", volume_id=volume)
+    for path in (f"volumes/{volume}", f"snapshots/{snapshot}"):
+        action = f"{path}/action"
+
+        async def reset(who: str = "admin", action: str = action, **given: str) -> int:
+            answer = await ask(daemon, "POST", action, {"os-reset_status": given}, who=who)
+            return answer.status
+
+        assert await reset("member", status="error") == 403
+        assert await reset("other", status="error") == 404
+        assert (await ask(daemon, "GET", path, who="other")).status == 404
+        assert (await ask(daemon, "GET", path, who="admin")).status == 200
+        for name in ("error", "available", "creating", "error_deleting", "available", "ERROR"):
+            assert await reset(status=name) == 202
+            assert await status(daemon, path) == name.lower()
+        for name in ("nosuch", "in-use"):
+            assert await reset(status=name) == 400
+        assert await reset() == 400
+        assert await reset(status="available") == 202
+    shown = await ask(daemon, "GET", f"volumes?status=available&id={volume}", who="admin")
+    assert shown.status == 200
+    for given in ({"attach_status": "attached"}, {"migration_status": "migrating"}):
+        body = {"os-reset_status": given}
+        answer = await ask(daemon, "POST", f"volumes/{volume}/action", body, who="admin")
+        assert answer.status == 400
+    body = {"os-reset_status": {"attach_status": "detached", "migration_status": "none"}}
+    answer = await ask(daemon, "POST", f"volumes/{volume}/action", body, who="admin")
+    assert answer.status == 202
+    reason = {"os-reset_status": {"status": "error"}}
+    await ask(daemon, "POST", f"volumes/{volume}/action", reason, who="admin")
+    told = (await daemon.call("GET", "os-volumes/1/error")).json["error"]
+    assert told["code"] == "status-set"
+    for path in (f"snapshots/{snapshot}", f"volumes/{volume}"):
+        answer = await ask(daemon, "POST", f"{path}/action", {"os-force_delete": {}}, who="admin")
+        assert answer.status == 202
+        await until(
+            partial(ask, daemon, "GET", path, who="admin"), lambda found: found.status == 404
+        )
+
+
+@ensureDeferred
+async def test_failed_imports_are_not_made_available(daemon: Running) -> None:
+    """A status that work decides stays, whatever an operator says."""
+    (daemon.images / "page").write_bytes(b"<!DOCTYPE html><html></html>" * 100)
+    answer = await ask(daemon, "POST", "volumes", {"volume": {"size": 1, "imageRef": "page"}})
+    path = f"volumes/{answer.json['volume']['id']}"
+    await until(partial(status, daemon, path), lambda found: found == "error")
+    body = {"os-reset_status": {"status": "available"}}
+    refused = await ask(daemon, "POST", f"{path}/action", body, who="admin")
+    assert refused.status == 400
+    assert "not whole" in refused.json["badRequest"]["message"]
+    # The backend cannot make a volume without its directory.
+    daemon.volumes.rename(daemon.volumes.with_name("away"))
+    answer = await ask(daemon, "POST", "volumes", {"volume": {"size": 1}})
+    path = f"volumes/{answer.json['volume']['id']}"
+    for name in ("available", "error", "creating"):
+        body = {"os-reset_status": {"status": name}}
+        refused = await ask(daemon, "POST", f"{path}/action", body, who="admin")
+        assert refused.status == 400
+        assert "wait for the end of the work" in refused.json["badRequest"]["message"]
+    daemon.volumes.with_name("away").rename(daemon.volumes)
+    await until(partial(status, daemon, path), lambda found: found == "available")
+
+
+@ensureDeferred
+async def test_a_volume_of_a_server_keeps_its_status(daemon: Running) -> None:
+    """Break: `src/bootvol/service/resets.py`: `if attachment_rows.is_promised(db, volume_id):` ->
+    `if False:`.
+    """
+    volume = await made(daemon, "volume", size=1)
+    body = {"volumeAttachment": {"volumeId": 1, "device": "/dev/vdb"}}
+    answer = await daemon.call("POST", "servers/77/os-volume_attachments", body)
+    assert answer.status == 200, answer.body
+    await until(partial(status, daemon, f"volumes/{volume}"), lambda found: found == "in-use")
+    action = f"volumes/{volume}/action"
+    for given in ({"status": "available"}, {"status": "error"}, {"attach_status": "detached"}):
+        answer = await ask(daemon, "POST", action, {"os-reset_status": given}, who="admin")
+        assert answer.status == 400
+        assert "detach the volume first" in answer.json["badRequest"]["message"]
+    same = {"os-reset_status": {"status": "in-use", "attach_status": "attached"}}
+    assert (await ask(daemon, "POST", action, same, who="admin")).status == 202
+    assert await status(daemon, f"volumes/{volume}") == "in-use"
+
+
+@ensureDeferred
+async def test_other_programs_report_on_marked_snapshots(daemon: Running) -> None:
+    volume = await made(daemon, "volume", size=1)
+    path = f"snapshots/{await made(daemon, 'snapshot', volume_id=volume)}"
+    action = f"{path}/action"
+
+    async def report(state: str, progress: str | None = None) -> int:
+        given = {"status": state, **({"progress": progress} if progress else {})}
+        body = {"os-update_snapshot_status": given}
+        return (await ask(daemon, "POST", action, body)).status
+
+    assert await report("error") == 400
+    await ask(daemon, "POST", action, {"os-reset_status": {"status": "creating"}}, who="admin")
+    assert await report("deleting") == 400
+    assert await report("error", "x") == 400
+    assert await report("error", "80%") == 202
+    shown = (await ask(daemon, "GET", path)).json["snapshot"]
+    assert (shown["status"], shown["os-extended-snapshot-attributes:progress"]) == ("error", "80%")
+    await ask(daemon, "POST", action, {"os-reset_status": {"status": "available"}}, who="admin")
+    shown = (await ask(daemon, "GET", path)).json["snapshot"]
+    assert shown["os-extended-snapshot-attributes:progress"] == "100%"
 
 
 @pytest.mark.parametrize(

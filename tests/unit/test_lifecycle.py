@@ -75,6 +75,7 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
         Event.CONNECT,
         Event.ATTACHED,
         Event.UPLOAD,
+        Event.RESTORE,
         *power,
     }
     unsettled = MAKING | MOVING | POWERING | {Status.EXTENDING, Status.UPLOADING, Status.DELETING}

@@ -82,10 +82,8 @@ async def test_the_server_error_of_the_specification() -> None:
 
     other: Any = None  # unused by the call
     no_limits = RateLimits([], Clock())
-    services = Services(
-        *(Broken(), other, other, other, other, other, other, other, other, other),
-        *(other, other, no_limits, other, other, other, other),
-    )
+    unused = dict.fromkeys((each.name for each in attrs.fields(Services)), other)
+    services = Services(**{**unused, "volumes": Broken(), "rates": no_limits})
     door = Door(Anybody(), CallLimits.of(9), Clock())  # type: ignore[arg-type]
     api = application(door, Policy(), services, Answers(lambda: None))
     agent = RequestTraversalAgent(ApiRoot(*api.mounts))

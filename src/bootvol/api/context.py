@@ -17,6 +17,7 @@ from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quotas
 from bootvol.service.rates import RateLimits
+from bootvol.service.resets import Resets
 from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
 from bootvol.service.snapshots import Snapshots
@@ -48,6 +49,7 @@ class Services:
     ids: Ids
     stored_images: StoredImages
     volume_uploads: VolumeUploads
+    resets: Resets
 
 
 @attrs.frozen

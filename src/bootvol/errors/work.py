@@ -23,6 +23,15 @@ class ImportFailed(BootvolError):
     default_message = "The image could not be copied onto the volume."
 
 
+class StatusSet(BootvolError):
+    """An operator has set the status."""
+
+    code = "status-set"
+    retryable = False
+    remedy = "Ask the operator for the reason. The operator can make the object available again."
+    default_message = "The operator has set the status."
+
+
 class ImageTooLarge(ImportFailed):
     """The image has more bytes than the volume."""
 

@@ -79,6 +79,7 @@ class Volume:
     :ivar target_gib: the new size in GiB while the volume becomes larger; otherwise None.
     :ivar volume_type_uuid: uuid of the volume's type, if the volume was read from the database for
         a caller, and if the type still exists.
+    :ivar marked: what callers see instead of the status, if an operator has said so.
     """
 
     id: int
@@ -110,6 +111,7 @@ class Volume:
     source_uuid: str | None = None
     readonly: bool | None = None
     volume_type_uuid: str | None = None
+    marked: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -130,6 +132,8 @@ class Snapshot:
     :ivar bootable: whether the original volume was bootable.
     :ivar image_metadata: the known facts about the image of the original volume's data.
     :ivar updated_at: time of the last change by a caller or of the status; None without a change.
+    :ivar marked: what callers see instead of the status, if an operator has said so.
+    :ivar progress: the progress that another program has reported, such as ``80%``.
     """
 
     id: int
@@ -152,6 +156,8 @@ class Snapshot:
     metadata: Mapping[str, str] = attrs.Factory(dict)
     bootable: bool = False
     image_metadata: Mapping[str, str] = attrs.Factory(dict)
+    marked: str | None = None
+    progress: str | None = None
 
     @property
     def size_bytes(self) -> int:

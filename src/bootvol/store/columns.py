@@ -1,4 +1,4 @@
-"""The collection of all tables, the types of their columns, and the cleaning of texts."""
+"""The collection of all tables, their columns and the types of these, and the cleaning of texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, Text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    MetaData,
+    String,
+    Text,
+    false,
+)
 from sqlalchemy.types import TypeDecorator
 
 #: All tables.
@@ -81,3 +92,46 @@ def clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [clean(each) for each in value]
     return value
+
+
+def life() -> list[Column[object]]:
+    """Return the columns of rows with a status, which may be work for a worker."""
+    return [
+        Column("status", CleanString(32), nullable=False),
+        Column("error_code", CleanString(64)),
+        Column("error_message", CleanText),
+        Column("error_retryable", Boolean),
+        Column("error_remedy", CleanText),
+        # The claim of a worker, and the end of the claim's lease in seconds since 1970.
+        Column("worker", CleanString(64)),
+        Column("lease_until", Float),
+        # The id of the request that asked for the object, for the log.
+        Column("request_id", CleanString(64)),
+    ]
+
+
+def host() -> Column[str]:
+    """Return the column for the host whose daemons alone reach the data; empty for every host."""
+    return Column("host", CleanString(64), nullable=False, server_default="")
+
+
+def boot() -> list[Column[object]]:
+    """Return the columns for what a server boots with: owners may change both."""
+    return [
+        Column("bootable", Boolean),
+        # What the image of the data was: texts by name.
+        Column("image_metadata", CleanJson),
+    ]
+
+
+def marked() -> Column[str]:
+    """Return the column for what callers see as the status, until the next change of the status."""
+    return Column("marked", CleanString(32))
+
+
+def finished() -> Column[bool]:
+    """Return the column that tells whether the backend must have the data.
+
+    True from the end of the making until the deletion begins.
+    """
+    return Column("finished", Boolean, nullable=False, server_default=false())

@@ -20,51 +20,14 @@ from sqlalchemy import (
 )
 
 from bootvol.lifecycle import Kind
+from bootvol.store import columns
 from bootvol.store.columns import METADATA as METADATA
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 from bootvol.store.copy_tables import volume_uploads as volume_uploads
 from bootvol.store.hold_table import holds as holds
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0025"
-
-
-def _life() -> list[Column[object]]:
-    """Return the columns of rows with a status, which may be work for a worker."""
-    return [
-        Column("status", CleanString(32), nullable=False),
-        Column("error_code", CleanString(64)),
-        Column("error_message", CleanText),
-        Column("error_retryable", Boolean),
-        Column("error_remedy", CleanText),
-        # The claim of a worker, and the end of the claim's lease in seconds since 1970.
-        Column("worker", CleanString(64)),
-        Column("lease_until", Float),
-        # The id of the request that asked for the object, for the log.
-        Column("request_id", CleanString(64)),
-    ]
-
-
-def _host() -> Column[str]:
-    """Return the column for the host whose daemons alone reach the data; empty for every host."""
-    return Column("host", CleanString(64), nullable=False, server_default="")
-
-
-def _boot() -> list[Column[object]]:
-    """Return the columns for what a server boots with: owners may change both."""
-    return [
-        Column("bootable", Boolean),
-        # What the image of the data was: texts by name.
-        Column("image_metadata", CleanJson),
-    ]
-
-
-def _finished() -> Column[bool]:
-    """Return the column that tells whether the backend must have the data.
-
-    True from the end of the making until the deletion begins.
-    """
-    return Column("finished", Boolean, nullable=False, server_default=false())
+REVISION: Final = "0026"
 
 
 volumes = Table(
@@ -83,7 +46,7 @@ volumes = Table(
     Column("updated_at", UtcTime),
     Column("availability_zone", CleanString(255), nullable=False),
     Column("backend", CleanString(64), nullable=False),
-    _host(),
+    columns.host(),
     Column("image_id", CleanText),
     # Without a foreign key, since the snapshot may be deleted first.
     Column("snapshot_id", Integer),
@@ -98,9 +61,10 @@ volumes = Table(
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson, nullable=False),
-    *_boot(),
-    _finished(),
-    *_life(),
+    *columns.boot(),
+    columns.finished(),
+    columns.marked(),
+    *columns.life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
     Index(None, "uuid", unique=True),
@@ -123,13 +87,16 @@ snapshots = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime),
     Column("backend", CleanString(64), nullable=False),
-    _host(),
+    columns.host(),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson),
-    *_boot(),
-    _finished(),
-    *_life(),
+    *columns.boot(),
+    columns.finished(),
+    columns.marked(),
+    # The progress that another program has reported, such as 80%.
+    Column("progress", CleanString(8)),
+    *columns.life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
     Index(None, "uuid", unique=True),
@@ -159,7 +126,7 @@ servers = Table(
     Column("config_drive", Boolean),
     # The daemon whose hypervisor runs the server.
     Column("daemon", CleanString(64)),
-    *_life(),
+    *columns.life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
     sqlite_autoincrement=True,
@@ -242,7 +209,7 @@ cached_images = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", CleanString(64), nullable=False, unique=True),
     Column("backend", CleanString(64), nullable=False),
-    _host(),
+    columns.host(),
     Column("image_id", CleanText, nullable=False),
     Column("content", CleanString(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
@@ -280,7 +247,7 @@ strays = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("backend", CleanString(64), nullable=False),
-    _host(),
+    columns.host(),
     Column("name", CleanString(64), nullable=False, index=True),
     # The daemon that may make the stray anew; null if none can.
     Column("daemon", CleanString(64)),

@@ -118,4 +118,6 @@ def of_row(row: Row[object]) -> Snapshot:
         bootable=bool(row.bootable),
         image_metadata=row.image_metadata or {},
         metadata=row.metadata or {},
+        marked=row.marked,
+        progress=row.progress,
     )

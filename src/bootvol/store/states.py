@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy import delete as delete_from
@@ -17,6 +17,12 @@ from bootvol.lifecycle import MAKING, Event, Kind, Status, after
 from bootvol.model import Image
 from bootvol.store.events import StateChange, collect
 from bootvol.store.schema import LIVING
+
+#: The columns that a change of the status clears.
+_UNMARKED: Final[Mapping[Kind, Mapping[str, None]]] = {
+    Kind.VOLUME: {"marked": None},
+    Kind.SNAPSHOT: {"marked": None, "progress": None},
+}
 
 
 def add(
@@ -90,6 +96,7 @@ def apply_event(
                 error_remedy=error.remedy if error else None,
                 # From now on the backend must have the data.
                 **({"finished": True} if makes_data else {}),
+                **_UNMARKED.get(kind, {}),
             )
         )
     collect(
@@ -107,6 +114,23 @@ def apply_event(
         ),
     )
     return status
+
+
+def mark(connection: Connection, kind: Kind, number: int, mark: str | None) -> None:
+    """Show callers a mark instead of the status of a volume or snapshot; None for the status.
+
+    The next change of the status removes the mark.
+    """
+    table = LIVING[kind]
+    changed = update(table).where(table.c.id == number)
+    connection.execute(changed.values(**_UNMARKED[kind], **change_noted(kind)))
+    connection.execute(changed.values(marked=mark))
+
+
+def note_progress(connection: Connection, snapshot_id: int, progress: str) -> None:
+    """Show callers the progress of a snapshot until the next change of the status or mark."""
+    table = LIVING[Kind.SNAPSHOT]
+    connection.execute(update(table).where(table.c.id == snapshot_id).values(progress=progress))
 
 
 def change_noted(kind: Kind) -> Mapping[str, datetime]:

@@ -170,6 +170,7 @@ def of_row(row: Row[object]) -> Volume:
         source_uuid=row.source_uuid,
         readonly=row.readonly,
         volume_type_uuid=getattr(row, "volume_type_uuid", None),
+        marked=row.marked,
     )
 
 

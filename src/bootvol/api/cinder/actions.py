@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootvol.api.cinder import copying, image_uploads, volume_actions
+from bootvol.api.cinder import copying, image_uploads, resets, volume_actions
 from bootvol.api.cinder.acting import Actions, Named
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.http import Reply
 from bootvol.api.operations import operation
 
 #: Each room of actions has a tuple of its own.
-_VOLUMES: Final = Actions((*volume_actions.ACTIONS, *copying.ACTIONS, *image_uploads.ACTIONS))
+_VOLUMES: Final = Actions(
+    (
+        *volume_actions.ACTIONS,
+        *copying.ACTIONS,
+        *image_uploads.ACTIONS,
+        *resets.ACTIONS,
+    )
+)
 
 
 @operation("volumes_act", "POST", "volumes/<number>/action", empty=202)

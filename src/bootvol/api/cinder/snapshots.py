@@ -45,7 +45,7 @@ _LISTING: Final = Listing[Snapshot](
     missing=SnapshotNotFound,
     filters={
         "name": lambda each, value: each.display_name == value,
-        "status": lambda each, value: each.status == value,
+        "status": lambda each, value: (each.marked or each.status) == value,
         "volume_id": lambda each, value: each.volume_uuid == value,
         "metadata": lambda each, value: has_items(each.metadata, value),
         # All snapshots are in the zone that the list checks, and count in the quota.
@@ -60,13 +60,16 @@ _LISTING: Final = Listing[Snapshot](
         "id": lambda each: each.id,
         "created_at": lambda each: each.created_at,
         "updated_at": lambda each: each.updated_at,
-        "status": lambda each: str(each.status),
+        "status": lambda each: str(each.marked or each.status),
         "size": lambda each: each.size_gib,
         "name": lambda each: each.display_name,
         "volume_id": lambda each: each.volume_uuid,
     },
     open=OPEN["snapshot"],
-    texts={"name": lambda each: each.display_name, "status": lambda each: each.status},
+    texts={
+        "name": lambda each: each.display_name,
+        "status": lambda each: each.marked or each.status,
+    },
     sorted_since={"name": 30},
     counts=True,
 )

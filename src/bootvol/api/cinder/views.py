@@ -131,7 +131,7 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
     """Return the view of a new or changed volume."""
     shown: VolumeShown = {
         "id": value.uuid,
-        "status": value.status,
+        "status": value.marked or value.status,
         "size": value.size_gib,
         "availability_zone": value.availability_zone,
         "created_at": time(value.created_at),
@@ -242,7 +242,7 @@ def brief_snapshot(value: Snapshot) -> SnapshotBrief:
         "name": value.display_name,
         "description": value.display_description,
         "volume_id": value.volume_uuid,
-        "status": value.status,
+        "status": value.marked or value.status,
         "size": value.size_gib,
         "metadata": dict(value.metadata),
     }
@@ -266,7 +266,7 @@ def detailed_snapshot(value: Snapshot, context: CinderContext) -> SnapshotShown:
         **snapshot(value, context),
         "os-extended-snapshot-attributes:project_id": value.tenant,
         "os-extended-snapshot-attributes:progress": (
-            "0%" if value.status is Status.CREATING else "100%"
+            value.progress or ("0%" if value.status is Status.CREATING else "100%")
         ),
     }
     return shown

@@ -69,7 +69,7 @@ _LISTING: Final = Listing[Volume](
     missing=VolumeNotFound,
     filters={
         "name": lambda each, value: each.display_name == value,
-        "status": lambda each, value: each.status == value,
+        "status": lambda each, value: (each.marked or each.status) == value,
         "metadata": lambda each, value: has_items(each.metadata, value),
         "bootable": _bootable,
         "availability_zone": lambda each, value: each.availability_zone == value,
@@ -94,7 +94,7 @@ _LISTING: Final = Listing[Volume](
         "id": lambda each: each.id,
         "created_at": lambda each: each.created_at,
         "updated_at": lambda each: each.updated_at,
-        "status": lambda each: str(each.status),
+        "status": lambda each: str(each.marked or each.status),
         "size": lambda each: each.size_gib,
         "name": lambda each: each.display_name,
         "display_name": lambda each: each.display_name,
@@ -110,7 +110,7 @@ _LISTING: Final = Listing[Volume](
     },
     texts={
         "name": lambda each: each.display_name,
-        "status": lambda each: each.status,
+        "status": lambda each: each.marked or each.status,
         "availability_zone": lambda each: each.availability_zone,
     },
     counts=True,
