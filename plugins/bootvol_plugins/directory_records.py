@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import orjson
 from twisted.logger import Logger
 
 from bootvol import files
 from bootvol.errors import ImageConflict, ImageNotFound, QuotaExceeded, SourceFailed
-from bootvol.model import GIB, ImageRecord, ImageStatus, StoredBytes, Visibility
+from bootvol.model import GIB, WHOLE, ImageRecord, ImageStatus, StoredBytes
+from bootvol_plugins.directory_json import from_json, to_json
 
 FOLDER: Final = ".bootvol-images"
 #: Each record counts as at least this many bytes.  So a quota also limits the number of records.
@@ -100,24 +100,20 @@ class Records:
         :raises QuotaExceeded: if the owner's quota has no room, or the owner has too many records.
         """
         with self._changing():
-            if sum(each.owner == record.owner for each in self.all()) >= MOST_RECORDS:
-                raise QuotaExceeded(f"A project may have {MOST_RECORDS} images of its own.")
-            self.check_room(self.used_by(record.owner) + LEAST)
+            self._check_new(record)
             self._write(record)
 
     def change(self, image_id: str, changed: Callable[[ImageRecord], ImageRecord]) -> ImageRecord:
         """Replace a record, as :meth:`bootvol.interfaces.IImageStore.change` does."""
         with self._changing():
             former = self.one(image_id)
-            new = attrs.evolve(
-                changed(former),
-                id=former.id,
-                owner=former.owner,
-                status=former.status,
-                data=former.data,
-            )
+            new = changed(former)
+            status = new.status if {former.status, new.status} <= WHOLE else former.status
+            new = attrs.evolve(new, id=former.id, status=status, data=former.data)
+            if new.owner != former.owner:
+                self._check_new(new)
             self._write(new)
-        return new
+            return self.one(image_id)
 
     def remove(self, image_id: str) -> None:
         """Remove a record and its bytes.
@@ -155,9 +151,12 @@ class Records:
                 raise
         return record, descriptor
 
-    def finish(self, image_id: str, descriptor: int, data: StoredBytes, now: float) -> ImageRecord:
-        """Make an image active, and close the file of its bytes.
+    def finish(
+        self, image_id: str, descriptor: int, data: StoredBytes, now: float, status: ImageStatus
+    ) -> ImageRecord:
+        """Keep the bytes of an image, and close their file.
 
+        :param status: the new status of the image.
         :raises ImageNotFound: if the image was removed meanwhile.
         :raises QuotaExceeded: if the owner's quota has no room.
         """
@@ -169,10 +168,10 @@ class Records:
             others = self.used_by(record.owner, beside=image_id)
             self.check_room(others + max(data.size_bytes, LEAST))
             os.rename(self._part(image_id), self.disk(image_id))
-            active = attrs.evolve(record, status=ImageStatus.ACTIVE, data=data, updated_at=now)
-            self._write(active)
+            whole = attrs.evolve(record, status=status, data=data, updated_at=now)
+            self._write(whole)
             os.close(descriptor)
-        return active
+        return whole
 
     def abort(self, image_id: str, descriptor: int) -> None:
         """Drop the bytes of an upload."""
@@ -218,9 +217,7 @@ class Records:
         :param beside: id of an image that does not count.
         """
         return sum(
-            max(each.data.size_bytes if each.data else 0, LEAST)
-            for each in self.all()
-            if each.owner == owner and each.id != beside
+            _counted(each) for each in self.all() if each.owner == owner and each.id != beside
         )
 
     def check_room(self, needed: int) -> None:
@@ -232,6 +229,15 @@ class Records:
         if self._quota is not None and needed > self._quota:
             gib = self._quota / GIB
             raise QuotaExceeded(f"The project's images may have {gib:g} GiB together.")
+
+    def _check_new(self, record: ImageRecord) -> None:
+        """Check the quota of a record's owner, who does not have the record yet.
+
+        :raises QuotaExceeded: if the quota has no room, or the owner has too many records.
+        """
+        if sum(each.owner == record.owner for each in self.all()) >= MOST_RECORDS:
+            raise QuotaExceeded(f"A project may have {MOST_RECORDS} images of its own.")
+        self.check_room(self.used_by(record.owner) + _counted(record))
 
     def _part(self, image_id: str) -> Path:
         return self._folder / f"{image_id}{_PART}"
@@ -259,7 +265,7 @@ class Records:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            found = _from_json(orjson.loads(content))
+            found = from_json(content)
         except (ValueError, KeyError, TypeError) as error:
             self._log.error(
                 "source {name}: the record {path} is damaged: {error!r}",
@@ -272,8 +278,7 @@ class Records:
         return found
 
     def _write(self, record: ImageRecord) -> None:
-        content = orjson.dumps(attrs.asdict(record))
-        files.replace(self._folder / f"{record.id}{_RECORD}", content, _DRAFT)
+        files.replace(self._folder / f"{record.id}{_RECORD}", to_json(record), _DRAFT)
         # Two quick changes may leave the file with the identity of an earlier one.
         self._read.pop(record.id, None)
 
@@ -328,24 +333,11 @@ def _shown(record: ImageRecord, names: frozenset[str] | set[str]) -> ImageRecord
     :param names: names of files in the folder.
     """
     if record.data is not None:
-        status = ImageStatus.ACTIVE
-    else:
-        is_saving = f"{record.id}{_PART}" in names
-        status = ImageStatus.SAVING if is_saving else ImageStatus.QUEUED
-    return attrs.evolve(record, status=status)
+        return record
+    is_saving = f"{record.id}{_PART}" in names
+    return attrs.evolve(record, status=record.status_without_bytes(is_saving=is_saving))
 
 
-def _from_json(content: dict[str, object]) -> ImageRecord:
-    """Return the record that a file describes.
-
-    :raises ValueError: if the file describes no record.  Also KeyError and TypeError.
-    """
-    values = dict(content)
-    data = values.pop("data")
-    tags, properties = values.pop("tags"), values.pop("properties")
-    if not isinstance(tags, list) or not isinstance(properties, dict):
-        raise TypeError("tags or properties have a wrong type")
-    values["status"] = ImageStatus(str(values["status"]))
-    values["visibility"] = Visibility(str(values["visibility"]))
-    stored = StoredBytes(**data) if isinstance(data, dict) else None
-    return ImageRecord(**values, tags=tuple(tags), properties=properties, data=stored)  # type: ignore[arg-type]
+def _counted(record: ImageRecord) -> int:
+    """Return the bytes of a record as they count against the quota."""
+    return max(record.data.size_bytes if record.data else 0, LEAST)

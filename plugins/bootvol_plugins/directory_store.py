@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from bootvol.errors import ImageNotFound, ImageNotReady
+from bootvol.errors import ImageNotFound, ImageNotReady, ImageUnusable
 from bootvol.interfaces import IImageStore, IImageUpload, PluginContext
-from bootvol.model import Caller, Digest, Image, ImageRecord, StoredBytes
+from bootvol.model import Caller, Digest, Image, ImageRecord, ImageStatus, StoredBytes
 from bootvol.threads import Shared
 from bootvol_plugins.directory_records import Records, failures
 from bootvol_plugins.directory_source import DirectorySource
@@ -49,7 +49,10 @@ class WritableDirectory(DirectorySource):
         found = {
             each.id: self._described(each, each.data)
             for each in await self.records()
-            if each.data is not None and each.is_listed_for(caller.tenant) and not each.is_hidden
+            if each.data is not None
+            and each.status is ImageStatus.ACTIVE
+            and each.is_listed_for(caller.tenant)
+            and not each.is_hidden
         }
         found.update({each.id: each for each in await super().images(caller)})
         return [found[each] for each in sorted(found)]
@@ -62,7 +65,9 @@ class WritableDirectory(DirectorySource):
             record = await self.record(reference)
         if not record.is_usable_by(caller.tenant):
             raise ImageNotFound(reference)
-        if record.data is None:
+        if record.status is ImageStatus.DEACTIVATED:
+            raise ImageUnusable(f"Image {record.id} is deactivated.")
+        if record.data is None or record.status is not ImageStatus.ACTIVE:
             raise ImageNotReady(f"Image {record.id} is not active yet; it is {record.status}.")
         return self._described(record, record.data)
 
@@ -175,9 +180,11 @@ class _Upload:
 
     async def finish(self, data: StoredBytes) -> ImageRecord:
         """See :meth:`bootvol.interfaces.IImageUpload.finish`."""
-        active = await self._threads.run(self._finish, data)
-        self._shrink()
-        return active
+        return await self._keep(data, ImageStatus.ACTIVE)
+
+    async def stage(self, data: StoredBytes) -> ImageRecord:
+        """See :meth:`bootvol.interfaces.IImageUpload.stage`."""
+        return await self._keep(data, ImageStatus.UPLOADING)
 
     async def abort(self) -> None:
         """See :meth:`bootvol.interfaces.IImageUpload.abort`."""
@@ -208,12 +215,17 @@ class _Upload:
             if flush:
                 os.fdatasync(self._descriptor)
 
-    def _finish(self, data: StoredBytes) -> ImageRecord:
+    async def _keep(self, data: StoredBytes, status: ImageStatus) -> ImageRecord:
+        whole = await self._threads.run(self._finish, data, status)
+        self._shrink()
+        return whole
+
+    def _finish(self, data: StoredBytes, status: ImageStatus) -> ImageRecord:
         assert self._descriptor is not None  # noqa: S101 - for mypy
         now = self._context.now()
-        active = self._records.finish(self._record.id, self._descriptor, data, now)
+        whole = self._records.finish(self._record.id, self._descriptor, data, now, status)
         self._descriptor = None
-        return active
+        return whole
 
     def _shrink(self) -> None:
         """Count the upload's bytes no more among the bytes on their way."""

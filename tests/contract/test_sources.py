@@ -13,7 +13,8 @@ from bootvol.clocks import sleep
 from bootvol.interfaces import PluginContext
 from bootvol.jail import Jail
 from bootvol.testing.backends import noise
-from bootvol.testing.image_stores import StoreSubject, make_image_store_tests
+from bootvol.testing.image_records import StoreSubject
+from bootvol.testing.image_stores import make_image_store_tests
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
 from bootvol_plugins.directory_source import DirectorySource
 from bootvol_plugins.directory_store import WritableDirectory

@@ -17,7 +17,7 @@ from twisted.logger import capturedLogs, formatEvent
 from bootvol.errors import ImageConflict, ImageNotFound, QuotaExceeded, SourceFailed
 from bootvol.interfaces import IImageStore, PluginContext
 from bootvol.model import GIB, ImageRecord, ImageStatus
-from bootvol.testing.image_stores import CONTENT, OWNER, facts, new_record, send, stored
+from bootvol.testing.image_records import CONTENT, OWNER, facts, new_record, send, stored
 from bootvol.testing.sources import read_all
 from bootvol.threads import Threads
 from bootvol_plugins.directory import PLUGIN, DirectoryOptions

@@ -37,10 +37,16 @@ class IImageUpload(Interface):
         :raises bootvol.errors.SourceFailed: if the store fails, or has no space.
         """
 
-    async def abort() -> None:
-        """Drop all written bytes.  The image is queued again.
+    async def stage(data: StoredBytes) -> ImageRecord:
+        """Keep all written bytes like :meth:`finish`, but leave the image ``uploading``.
 
-        Idempotent, and without effect after :meth:`finish`.
+        :meth:`IImageStore.change` makes the image active later.
+        """
+
+    async def abort() -> None:
+        """Drop all written bytes.  The image has its former status again.
+
+        Idempotent, and without effect after :meth:`finish` and :meth:`stage`.
         """
 
 
@@ -51,10 +57,14 @@ class IImageStore(IImageSource):
     The store keeps records and bytes, and the quota of each tenant.  ``find`` and ``images`` decide
     as usual: they give an active image to the callers in :meth:`ImageRecord.is_usable_by`, and list
     the image for those in :meth:`ImageRecord.is_listed_for`.  For other callers ``find`` raises
-    ``ImageNotFound``.  For an image without its bytes, ``find`` raises ``ImageNotReady``.
+    ``ImageNotFound``.  For an image that is not active yet, ``find`` raises ``ImageNotReady``, and
+    for a deactivated image ``ImageUnusable``.  ``images`` gives active images only.
 
     A change lasts beyond a loss of power when its method has returned.  If the daemon dies during
-    an upload, the image is queued again at the next start, and the space of the bytes is free.
+    an upload, the image has its former status at the next start, and the space of the bytes is
+    free.
+
+    The status of a record without bytes is :meth:`ImageRecord.status_without_bytes`.
     """
 
     async def records() -> Sequence[ImageRecord]:
@@ -84,9 +94,12 @@ class IImageStore(IImageSource):
         """Replace a record.  Concurrent changes of one record happen one after the other.
 
         :param changed: returns the new record for the current one.  The function neither blocks nor
-            changes anything, and may run in any thread.  The id, the owner, the status and the
-            bytes stay.  Its exceptions are raised, and the record then stays as before.
+            changes anything, and may run in any thread.  The id and the bytes stay.  The new status
+            counts only for an image with bytes, and is one of :data:`bootvol.model.WHOLE`.  The
+            exceptions of the function are raised, and the record then stays as before.
         :returns: the new record.
+        :raises bootvol.errors.QuotaExceeded: if the image gets another owner, whose quota has no
+            room for the image.
         :raises bootvol.errors.ImageNotFound: if the store has no such record.
         :raises bootvol.errors.SourceFailed: if the store fails, or has no space.
         """
@@ -101,10 +114,10 @@ class IImageStore(IImageSource):
         """
 
     async def upload(image_id: str, size: int | None) -> IImageUpload:
-        """Begin to take the bytes of a queued image.  The image is then ``saving``.
+        """Begin to take the bytes of an image without bytes.  A queued image is then ``saving``.
 
         :param size: the number of bytes to come; None if unknown.
-        :raises bootvol.errors.ImageConflict: if the image is not queued.
+        :raises bootvol.errors.ImageConflict: if the image has bytes, or another upload runs.
         :raises bootvol.errors.ImageNotFound: if the store has no such record.
         :raises bootvol.errors.QuotaExceeded: if the owner's quota has no room for ``size`` bytes.
         :raises bootvol.errors.SourceFailed: if the store fails, or has no space.

@@ -9,7 +9,16 @@ from __future__ import annotations
 from bootvol.model.callers import Caller, KeyPair, PublicKey
 from bootvol.model.disks import StoredDisk
 from bootvol.model.holds import Connector, Hold, HoldState, NewHold
-from bootvol.model.image_records import ImageRecord, ImageStatus, StoredBytes, Visibility
+from bootvol.model.image_records import (
+    WHOLE,
+    ImageFetch,
+    ImageMember,
+    ImageRecord,
+    ImageStatus,
+    MemberStatus,
+    StoredBytes,
+    Visibility,
+)
 from bootvol.model.images import Digest, Extent, Image
 from bootvol.model.imports import (
     ENCRYPTED,
@@ -56,6 +65,7 @@ __all__ = [
     "STARTED_OVER",
     "UNEXPECTED_FORMAT",
     "UNIDENTIFIED",
+    "WHOLE",
     "Attachment",
     "CacheUse",
     "CachedImage",
@@ -72,12 +82,15 @@ __all__ = [
     "Hold",
     "HoldState",
     "Image",
+    "ImageFetch",
+    "ImageMember",
     "ImageRecord",
     "ImageStatus",
     "Import",
     "KeyPair",
     "LocalRoute",
     "Machine",
+    "MemberStatus",
     "NewDisk",
     "NewHold",
     "NewServer",

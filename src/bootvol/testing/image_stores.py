@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
-from uuid import uuid4
 
 import attrs
 import pytest
@@ -14,74 +11,35 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from bootvol.errors import ImageConflict, ImageNotFound, ImageNotReady, QuotaExceeded
+from bootvol.errors import (
+    ImageConflict,
+    ImageNotFound,
+    ImageNotReady,
+    ImageUnusable,
+    QuotaExceeded,
+)
 from bootvol.interfaces import IImageStore, IImageUpload, PluginContext
-from bootvol.model import Caller, ImageRecord, ImageStatus, StoredBytes, Visibility
-from bootvol.testing.sources import HOSTILE, ImageSourceContract, Subject, read_all
+from bootvol.model import (
+    ImageRecord,
+    ImageStatus,
+    MemberStatus,
+    Visibility,
+)
+from bootvol.testing.image_records import (
+    CONTENT,
+    OWNER,
+    STRANGER,
+    StoreSubject,
+    facts,
+    fetch,
+    member,
+    new_record,
+    send,
+    status,
+    stored,
+)
+from bootvol.testing.sources import HOSTILE, ImageSourceContract, read_all
 from bootvol.testing.volumes import cancelled, noise
-
-OWNER: Final = Caller("owner", "tenant-of-owner", frozenset())
-STRANGER: Final = Caller("stranger", "tenant-of-stranger", frozenset())
-
-CONTENT: Final = noise(1024 * 1024 + 777)
-
-
-@attrs.frozen(kw_only=True)
-class StoreSubject(Subject):
-    """A store under test, with an image as in :class:`bootvol.testing.sources.Subject`.
-
-    :ivar store: the same object as the source.
-    :ivar quota_bytes: the quota of each tenant, at least 8 MiB and at most 64 MiB.
-    """
-
-    store: IImageStore
-    quota_bytes: int
-
-
-def new_record(owner: str = OWNER.tenant) -> ImageRecord:
-    """Return a queued record of a raw image."""
-    return ImageRecord(
-        str(uuid4()), owner, 1000.0, 1000.0, "disk", disk_format="raw", container_format="bare"
-    )
-
-
-def facts(content: bytes) -> StoredBytes:
-    """Return the facts about the bytes of a raw image."""
-    return StoredBytes(
-        len(content),
-        hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        hashlib.sha512(content).hexdigest(),
-        len(content),
-    )
-
-
-async def send(upload: IImageUpload, content: bytes, size: int = 100_000) -> None:
-    """Write all bytes through one buffer, whose bytes change after each write."""
-    buffer = memoryview(bytearray(size))
-    for start in range(0, len(content), size):
-        piece = content[start : start + size]
-        buffer[: len(piece)] = piece
-        await upload.write(buffer[: len(piece)])
-        buffer[:] = bytes(size)
-
-
-async def stored(
-    store: IImageStore, content: bytes = CONTENT, record: ImageRecord | None = None
-) -> ImageRecord:
-    """Store an image; return the active record.
-
-    :param record: the queued record; by default a new one.
-    """
-    record = record or new_record()
-    await store.add(record)
-    upload = await store.upload(record.id, len(content))
-    await send(upload, content)
-    return await upload.finish(facts(content))
-
-
-async def status(store: IImageStore, image_id: str) -> ImageStatus:
-    """Return the status of an image."""
-    return (await store.record(image_id)).status
 
 
 class ImageStoreContract(ImageSourceContract):
@@ -104,6 +62,8 @@ class ImageStoreContract(ImageSourceContract):
             properties={"os_distro": "debian"},
             min_disk_gib=3,
             is_protected=True,
+            members=(member(MemberStatus.PENDING), member(MemberStatus.REJECTED, "other")),
+            fetch=attrs.evolve(fetch(ended=True), failure="refused"),
         )
         await store.add(record)
         assert await store.record(record.id) == record
@@ -168,9 +128,7 @@ class ImageStoreContract(ImageSourceContract):
 
         def changed(former: ImageRecord) -> ImageRecord:
             assert former == record
-            return attrs.evolve(
-                former, id="f", owner="x", status=ImageStatus.QUEUED, data=None, name="new"
-            )
+            return attrs.evolve(former, id="f", status=ImageStatus.QUEUED, data=None, name="new")
 
         assert await store.change(record.id, changed) == attrs.evolve(record, name="new")
         assert await store.record(record.id) == attrs.evolve(record, name="new")
@@ -181,6 +139,80 @@ class ImageStoreContract(ImageSourceContract):
         with pytest.raises(ImageConflict):
             await store.change(record.id, refused)
         assert await store.record(record.id) == attrs.evolve(record, name="new")
+
+    @ensureDeferred
+    async def test_a_new_owner(self, subject: StoreSubject) -> None:
+        store, half = subject.store, noise(subject.quota_bytes // 2 + 1)
+        given = await stored(store, half)
+        new = await store.change(given.id, lambda each: attrs.evolve(each, owner=STRANGER.tenant))
+        assert new == attrs.evolve(given, owner=STRANGER.tenant) == await store.record(given.id)
+        assert (await store.find(STRANGER, given.id)).id == given.id
+        with pytest.raises(ImageNotFound):
+            await store.find(OWNER, given.id)
+        kept = await stored(store, half)
+        with pytest.raises(QuotaExceeded):
+            await store.change(kept.id, lambda each: attrs.evolve(each, owner=STRANGER.tenant))
+        assert (await store.record(kept.id)) == kept
+
+    @pytest.mark.parametrize(
+        ("answer", "listed"),
+        [
+            (MemberStatus.PENDING, False),
+            (MemberStatus.ACCEPTED, True),
+            (MemberStatus.REJECTED, False),
+        ],
+    )
+    @ensureDeferred
+    async def test_members(self, store: IImageStore, answer: MemberStatus, listed: bool) -> None:
+        shared = attrs.evolve(new_record(), visibility=Visibility.SHARED, members=(member(answer),))
+        image_id = (await stored(store, record=shared)).id
+        assert (await store.find(STRANGER, image_id)).id == image_id
+        assert (image_id in [each.id for each in await store.images(STRANGER)]) is listed
+        await store.change(image_id, lambda each: attrs.evolve(each, visibility=Visibility.PRIVATE))
+        with pytest.raises(ImageNotFound):
+            await store.find(STRANGER, image_id)
+
+    @ensureDeferred
+    async def test_staged_and_deactivated_bytes(self, store: IImageStore) -> None:
+        record = new_record()
+        await store.add(record)
+        upload = await store.upload(record.id, None)
+        await send(upload, CONTENT)
+        staged = await upload.stage(facts(CONTENT))
+        await upload.abort()
+        assert staged == await store.record(record.id)
+        assert (staged.status, staged.data) == (ImageStatus.UPLOADING, facts(CONTENT))
+        with pytest.raises(ImageConflict):
+            await store.upload(record.id, None)
+
+        async def becomes(wanted: ImageStatus) -> None:
+            await store.change(record.id, lambda each: attrs.evolve(each, status=wanted))
+            assert await status(store, record.id) is wanted
+
+        for unusable, error in (
+            (ImageStatus.UPLOADING, ImageNotReady),
+            (ImageStatus.DEACTIVATED, ImageUnusable),
+        ):
+            await becomes(unusable)
+            with pytest.raises(error):
+                await store.find(OWNER, record.id)
+            assert record.id not in [each.id for each in await store.images(OWNER)]
+            await becomes(ImageStatus.ACTIVE)
+            image = await store.find(OWNER, record.id)
+            assert image in await store.images(OWNER)
+        assert await read_all(await store.open(image), 65536) == CONTENT
+
+    @ensureDeferred
+    async def test_a_download_into_a_store(self, store: IImageStore) -> None:
+        record = attrs.evolve(new_record(), fetch=fetch())
+        await store.add(record)
+        for _ in range(2):
+            assert await status(store, record.id) is ImageStatus.IMPORTING
+            upload = await store.upload(record.id, None)
+            assert await status(store, record.id) is ImageStatus.IMPORTING
+            await upload.abort()
+        await store.change(record.id, lambda each: attrs.evolve(each, fetch=fetch(ended=True)))
+        assert await status(store, record.id) is ImageStatus.QUEUED
 
     @ensureDeferred
     async def test_concurrent_changes_are_all_kept(self, store: IImageStore) -> None:
