@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol.errors import ImageNotFound, ImageNotReady, ImageUnusable
-from bootvol.interfaces import IImageStore, IImageUpload, PluginContext
+from bootvol.interfaces import IImageStore, IStagedUpload, PluginContext
 from bootvol.model import Caller, Digest, Image, ImageRecord, ImageStatus, StoredBytes
 from bootvol.threads import Shared
 from bootvol_plugins.directory_records import Records, failures
@@ -93,7 +93,7 @@ class WritableDirectory(DirectorySource):
         """See :meth:`bootvol.interfaces.IImageStore.remove`."""
         await self._threads.run(self._records.remove, image_id)
 
-    async def upload(self, image_id: str, size: int | None) -> IImageUpload:
+    async def upload(self, image_id: str, size: int | None) -> IStagedUpload:
         """See :meth:`bootvol.interfaces.IImageStore.upload`."""
         await self._swept.wait()
         upload = await self._threads.obtain(_Upload.shut, self._begin, image_id)
@@ -134,7 +134,7 @@ class WritableDirectory(DirectorySource):
         )
 
 
-@implementer(IImageUpload)
+@implementer(IStagedUpload)
 class _Upload:
     """The bytes of one image, on their way to a file.
 
@@ -183,7 +183,7 @@ class _Upload:
         return await self._keep(data, ImageStatus.ACTIVE)
 
     async def stage(self, data: StoredBytes) -> ImageRecord:
-        """See :meth:`bootvol.interfaces.IImageUpload.stage`."""
+        """See :meth:`bootvol.interfaces.IStagedUpload.stage`."""
         return await self._keep(data, ImageStatus.UPLOADING)
 
     async def abort(self) -> None:

@@ -47,6 +47,7 @@ from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
+from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.inflight import CallLimits
 from bootvol.service.keypairs import KeyPairs
@@ -201,6 +202,9 @@ class Composition:
             worker,
             _now,
         )
+        stored_images = StoredImages(
+            self._images, self._sources, self._threads, MOST_UPLOADS, time.time
+        )
         flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
         return Services(
             volumes,
@@ -229,7 +233,7 @@ class Composition:
             RateLimits.configured(config.rate_limits, self._reactor),
             KeyPairs(database, quotas, self._threads, _now),
             Ids(database),
-            StoredImages(self._images, self._sources, self._threads, MOST_UPLOADS, time.time),
+            stored_images,
             VolumeUploads(
                 database,
                 self._images,
@@ -240,6 +244,7 @@ class Composition:
                 time.time,
             ),
             Resets(database),
+            ImageMembers(stored_images, time.time),
         )
 
     # --- the worker ------------------------------------------------------------------------------

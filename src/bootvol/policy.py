@@ -43,6 +43,8 @@ class Right(StrEnum):
     GOLDEN_VOLUMES = "golden_volumes"
     #: Make an image of the tenant public, for all tenants.
     PUBLIC_IMAGES = "public_images"
+    #: See, change and delete the images of all tenants, and give images to other tenants.
+    ALL_IMAGES = "all_images"
     #: Read and revoke any user's tokens, if bootvol itself issues them.
     TOKENS = "tokens"
 
@@ -70,6 +72,7 @@ class Policy(Options):
     foreign_servers: _Roles = Field(default=["service"])
     golden_volumes: _Roles = Field(default=_OPERATORS)
     public_images: _Roles = Field(default=_OPERATORS)
+    all_images: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)
 
     @property

@@ -272,7 +272,7 @@ async def test_pages(images: Running) -> None:
         ("GET", f"{LIST}?sort=name:up", 400, "Invalid sort direction: up"),
         ("GET", f"{LIST}?sort_key=name&sort_dir=asc&sort_dir=desc", 400, None),
         ("GET", f"{LIST}?size_min=x", 400, "size_min must be a number of bytes"),
-        ("GET", "/image/v2/schemas/members", 404, "The resource could not be found."),
+        ("GET", "/image/v2/schemas/metadefs", 404, "The resource could not be found."),
         ("GET", "/image/v1/images", 404, "The resource could not be found."),
         ("POST", f"{LIST}/1", 405, None),
         ("PUT", f"{LIST}/1", 405, None),

@@ -153,6 +153,13 @@ PUT    /image/v2/images/none/file                       401 401 415 403 403 415 
 GET    /image/v2/images/none/file                       401 401 404 403 404 404 404
 PUT    /image/v2/images/none/tags/t                     401 401 404 403 403 404 404
 DELETE /image/v2/images/none/tags/t                     401 401 404 403 403 404 404
+GET    /image/v2/images/none/members                    401 401 404 403 404 404 404
+POST   /image/v2/images/none/members                    401 401 400 403 403 400 400
+GET    /image/v2/images/none/members/m                  401 401 404 403 404 404 404
+PUT    /image/v2/images/none/members/m                  401 401 400 403 403 400 400
+DELETE /image/v2/images/none/members/m                  401 401 404 403 403 404 404
+POST   /image/v2/images/none/actions/deactivate         401 401 404 403 403 404 404
+POST   /image/v2/images/none/actions/reactivate         401 401 404 403 403 404 404
 
 GET    /volume                                         300 300 300 300 300 300 300
 GET    /volume/openapi.json                            200 200 200 200 200 200 200

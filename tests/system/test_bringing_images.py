@@ -86,7 +86,7 @@ def test_openstack(daemon: Process, qcow2: Path, tmp_path: Path) -> None:
             *("--property", "os_distro=debian", "--tag", "mine", "-f", "json", "debian"),
         )
     )
-    assert (made["status"], made["visibility"], made["owner"]) == ("active", "private", TENANT)
+    assert (made["status"], made["visibility"], made["owner"]) == ("active", "shared", TENANT)
     assert (made["size"], made["virtual_size"]) == (qcow2.stat().st_size, len(CONTENT))
     told(daemon, "set", "--property", "os_version=13", "--min-ram", "64", "--tag", "new", "debian")
     told(daemon, "unset", "--property", "os_distro", "--tag", "mine", "debian")
@@ -97,7 +97,7 @@ def test_openstack(daemon: Process, qcow2: Path, tmp_path: Path) -> None:
     saved = tmp_path / "saved.qcow2"
     told(daemon, "save", "--file", str(saved), "debian")
     assert saved.read_bytes() == qcow2.read_bytes()
-    assert made["id"] in told(daemon, "list", "--private", "-f", "json")
+    assert made["id"] in told(daemon, "list", "--shared", "-f", "json")
     others = run(daemon, CLIENTS / "openstack", "image", "list", "-f", "json", user="bob")
     assert json.loads(others.stdout) == []
     refused = run(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis import Case
 
 from bootvol.api.glance import dialect as glance
-from bootvol.api.glance.bodies import PATCH
+from bootvol.api.glance.patches import EARLIER_PATCH, PATCH
 from bootvol.api.keystone import dialect as keystone
 from bootvol.testing.backends import noise
 from tests.daemons import TENANT
@@ -23,6 +23,7 @@ from tests.system.test_openapi import HELD
 from tests.waiting import LIMIT
 
 schemathesis.serializer.alias(PATCH, "application/json")
+schemathesis.serializer.alias(EARLIER_PATCH, "application/json")
 
 IDENTITY = schemathesis.openapi.from_dict(keystone.description())
 IMAGES = schemathesis.openapi.from_dict(glance.description())

@@ -13,6 +13,7 @@ from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
+from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quotas
@@ -50,6 +51,7 @@ class Services:
     stored_images: StoredImages
     volume_uploads: VolumeUploads
     resets: Resets
+    image_members: ImageMembers
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from types import NoneType
 from typing import Any, Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TypedDictSchema
 
@@ -102,6 +102,7 @@ class _Schemas:
         modes: list[tuple[Literal["validation", "serialization"], Any]] = [
             *(("serialization", each.reply) for each in (*documents, *operations)),
             *(("validation", each.body) for each in operations if each.body is not None),
+            *(("validation", body) for each in operations for body in each.also_takes.values()),
         ]
         self._schemas, defined = TypeAdapter.json_schemas(
             [(kind, mode, TypeAdapter(kind)) for mode, kind in modes],
@@ -113,8 +114,8 @@ class _Schemas:
     def of_reply(self, declared: Declared) -> JsonSchemaValue:
         return self._schemas[declared.reply, "serialization"]
 
-    def of_body(self, operation: Operation) -> JsonSchemaValue:
-        return self._schemas[operation.body, "validation"]
+    def of_body(self, body: type[BaseModel]) -> JsonSchemaValue:
+        return self._schemas[body, "validation"]
 
 
 def _operation(dialect: AnyDialect, route: Route, schemas: _Schemas) -> JsonObject:
@@ -147,14 +148,17 @@ def _of_operation(
         "responses": responses,
     }
     if operation.body is not None:
-        body = schemas.of_body(operation)
+        body = schemas.of_body(operation.body)
         if operation.entity is not None:
             body = {
                 "type": "object",
                 "properties": {operation.entity: body},
                 "required": [operation.entity],
             }
-        shown["requestBody"] = {"required": True, "content": {operation.takes: {"schema": body}}}
+        content = {operation.takes: {"schema": body}}
+        for media, other in operation.also_takes.items():
+            content[media] = {"schema": schemas.of_body(other)}
+        shown["requestBody"] = {"required": True, "content": content}
     elif operation.streamed:
         shown["requestBody"] = {"required": True, "content": {operation.takes: {}}}
     return shown

@@ -114,6 +114,7 @@ class Operation(Declared):
     :ivar refusals: statuses of failures, in addition to the statuses that the dialect derives.
     :ivar since: the minor version from which a dialect with minor versions has the operation.
     :ivar takes: the media type of the request body.
+    :ivar also_takes: the models of the body in other media types, by media type.
     :ivar streamed: whether the handler reads the body itself, as the bytes arrive: see
         :mod:`bootvol.api.uploads`.
     :ivar gives: the media type of the reply's body.  If that type is not JSON, the handler itself
@@ -137,6 +138,7 @@ class Operation(Declared):
     takes: str
     streamed: bool
     gives: str
+    also_takes: Mapping[str, type[BaseModel]]
 
     @property
     def body(self) -> type[BaseModel] | None:
@@ -167,6 +169,7 @@ def operation(
     takes: str = JSON,
     streamed: bool = False,
     gives: str = JSON,
+    also_takes: Mapping[str, type[BaseModel]] | None = None,
 ) -> Callable[[Handler], Operation]:
     """Declare the handler of an operation; the other parameters are those of :class:`Operation`.
 
@@ -199,6 +202,7 @@ def operation(
             takes,
             streamed,
             gives,
+            also_takes or {},
         )
 
     return declare

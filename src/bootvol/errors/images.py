@@ -15,6 +15,20 @@ class ImageConflict(BootvolError):
     remedy = "Wait until the image is queued or active, or create another image."
 
 
+class ImageMemberExists(ImageConflict):
+    """The image is shared with the project already.
+
+    :param image_id: the id of the image.
+    :param tenant: the project.
+    """
+
+    code = "image-member-exists"
+    remedy = "Use the existing member."
+
+    def __init__(self, image_id: str, tenant: str) -> None:
+        super().__init__(f"The image member {tenant} is already associated with image {image_id}.")
+
+
 class ImageProtected(Forbidden):
     """The image is protected against deletion.
 

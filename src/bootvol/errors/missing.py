@@ -80,6 +80,19 @@ class ImageNotFound(NotFound):
         super().__init__(f"Image {without_query(reference)} could not be found.")
 
 
+class ImageMemberNotFound(NotFound):
+    """The image is not shared with this project, as far as the caller may know.
+
+    :param image_id: the id of the image.
+    :param tenant: the project.
+    """
+
+    code = "image-member-not-found"
+
+    def __init__(self, image_id: str, tenant: str) -> None:
+        super().__init__(f"{tenant} not found in the member list of the image {image_id}.")
+
+
 class VolumeTypeNotFound(NotFound):
     """The volume type does not exist.
 

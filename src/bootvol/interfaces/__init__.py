@@ -44,7 +44,7 @@ from bootvol.interfaces.backends import (
 )
 from bootvol.interfaces.hypervisors import IConfiguringHypervisor, IHypervisor, IPoweringHypervisor
 from bootvol.interfaces.identities import IIdentity
-from bootvol.interfaces.image_stores import IImageStore, IImageUpload
+from bootvol.interfaces.image_stores import IImageStore, IImageUpload, IStagedUpload
 from bootvol.interfaces.image_takers import IImageTaker
 from bootvol.interfaces.plugins import (
     BackendPlugin,
@@ -104,6 +104,7 @@ __all__ = [
     "ISnapshotAdoptingBackend",
     "ISparse",
     "ISparseStream",
+    "IStagedUpload",
     "IVolumeReader",
     "IVolumeWriter",
     "IdentityPlugin",

@@ -37,16 +37,20 @@ class IImageUpload(Interface):
         :raises bootvol.errors.SourceFailed: if the store fails, or has no space.
         """
 
+    async def abort() -> None:
+        """Drop all written bytes.  The image has its former status again.
+
+        Idempotent, and without effect after the bytes are kept.
+        """
+
+
+class IStagedUpload(IImageUpload):
+    """The bytes of one image on their way into a store that also keeps bytes for later."""
+
     async def stage(data: StoredBytes) -> ImageRecord:
         """Keep all written bytes like :meth:`finish`, but leave the image ``uploading``.
 
         :meth:`IImageStore.change` makes the image active later.
-        """
-
-    async def abort() -> None:
-        """Drop all written bytes.  The image has its former status again.
-
-        Idempotent, and without effect after :meth:`finish` and :meth:`stage`.
         """
 
 
@@ -113,7 +117,7 @@ class IImageStore(IImageSource):
         :raises bootvol.errors.SourceFailed: if the store fails.
         """
 
-    async def upload(image_id: str, size: int | None) -> IImageUpload:
+    async def upload(image_id: str, size: int | None) -> IStagedUpload:
         """Begin to take the bytes of an image without bytes.  A queued image is then ``saving``.
 
         :param size: the number of bytes to come; None if unknown.

@@ -30,6 +30,9 @@ _BUFFER: Final = 1024 * 1024
 #: The most uploads at once.
 MOST_UPLOADS: Final = 32
 
+#: The statuses between which an owner moves an image, by the wish that the image is usable.
+_USABLE: Final = {True: ImageStatus.ACTIVE, False: ImageStatus.DEACTIVATED}
+
 #: Returns the new record for the current one.
 Change = Callable[[ImageRecord], ImageRecord]
 
@@ -46,11 +49,32 @@ class Body(Protocol):
         """Fill ``target``; return the number of bytes, fewer than its length at the end."""
 
 
+@attrs.frozen
+class ImageRights:
+    """The rights of a caller beyond the images of the own tenant.
+
+    :ivar publishes: whether the caller may make images public.
+    :ivar all_tenants: whether the caller may see and change the images of all tenants, and give
+        images to other tenants.
+    """
+
+    publishes: bool = False
+    all_tenants: bool = False
+
+
+@attrs.frozen
+class StoredImage:
+    """A record, with the name of its store."""
+
+    store: str
+    record: ImageRecord
+
+
 class StoredImages:
     """The images in all sources that take images from callers.
 
     Everybody may see and use an image as :meth:`ImageRecord.is_usable_by` says.  Only callers of
-    the owner change, fill and remove the image.
+    the owner, and callers with the right to all images, change, fill and remove the image.
 
     :param images: asks the sources.
     :param sources: the sources by name.  New images go to the first one that takes images.
@@ -77,33 +101,50 @@ class StoredImages:
         self._uploads = InFlight(most)
         self._now = now
 
-    async def records(self, caller: Caller) -> Sequence[ImageRecord]:
-        """Return the records of all images that the caller may use, except in failed stores."""
-        found: list[ImageRecord] = []
+    @property
+    def stores(self) -> Sequence[str]:
+        """The names of the sources that take images; new images go to the first."""
+        return tuple(self._stores)
+
+    async def records(self, caller: Caller, rights: ImageRights) -> Sequence[StoredImage]:
+        """Return the records of all images that the caller may see, except in failed stores."""
+        found: list[StoredImage] = []
         for name, store in self._stores.items():
             try:
                 all_records = await self._images.ask(name, caller, store.records)
             except SourceFailed:
                 # The list of the images reports the failure.
                 continue
-            found += (each for each in all_records if each.is_usable_by(caller.tenant))
+            found += (
+                StoredImage(name, each)
+                for each in all_records
+                if rights.all_tenants or each.is_usable_by(caller.tenant)
+            )
         return found
 
-    async def record(self, caller: Caller, image_id: str) -> ImageRecord | None:
+    async def record(
+        self, caller: Caller, image_id: str, rights: ImageRights
+    ) -> StoredImage | None:
         """Return the record of an image; None if no store has an image for the caller.
 
         :raises SourceFailed: if a store does not answer.
         """
-        found = await self._find(caller, image_id)
-        return None if found is None else found[1]
+        for name, store in self._stores.items():
+            try:
+                found = await self._images.ask(name, caller, partial(store.record, image_id))
+            except ImageNotFound:
+                continue
+            if rights.all_tenants or found.is_usable_by(caller.tenant):
+                return StoredImage(name, found)
+        return None
 
-    async def create(self, caller: Caller, described: Change, *, publishes: bool) -> ImageRecord:
+    async def create(self, caller: Caller, described: Change, rights: ImageRights) -> StoredImage:
         """Create the record of an image without bytes.
 
         :param described: returns the described record for an empty one.
-        :param publishes: whether the caller may make images public.
         :raises NoImageStore: if no source takes images.
-        :raises Forbidden: if the image is public, and the caller may not make images public.
+        :raises Forbidden: if the image is public or of another tenant, and the caller lacks the
+            right.
         :raises bootvol.errors.QuotaExceeded: if the quota has no room for a record.
         """
         if not self._stores:
@@ -111,43 +152,82 @@ class StoredImages:
         name, store = next(iter(self._stores.items()))
         now = self._now()
         empty = ImageRecord(str(uuid4()), caller.tenant, now, now)
-        record = _checked(described(empty), empty, publishes=publishes)
+        record = _checked(described(empty), empty, rights)
         await self._images.ask(name, caller, lambda: store.add(record))
-        return record
+        return StoredImage(name, record)
 
     async def change(
-        self, caller: Caller, image_id: str, changed: Change, *, publishes: bool
-    ) -> ImageRecord:
+        self, caller: Caller, image_id: str, changed: Change, rights: ImageRights
+    ) -> StoredImage:
         """Change a record.
 
-        :param publishes: whether the caller may make images public.
         :raises ImageNotFound: if no store has an image for the caller.
-        :raises Forbidden: if the image belongs to another tenant; also if the change makes the
-            image public, and the caller may not make images public.
+        :raises Forbidden: if the image belongs to another tenant, or the change makes the image
+            public or gives the image away, and the caller lacks the right.
         """
-        name, store = await self._owned(caller, image_id)
+        found = await self.owned(caller, image_id, rights)
+        return await self.replace(caller, found.store, image_id, changed, rights)
+
+    async def replace(
+        self, caller: Caller, name: str, image_id: str, changed: Change, rights: ImageRights
+    ) -> StoredImage:
+        """Change a record in a store.  The function ``changed`` decides who may do so.
+
+        :raises ImageNotFound: if the store has no such image.
+        :raises Forbidden: if the change makes the image public or gives the image away, and the
+            caller lacks the right.
+        """
+        store = self._stores[name]
 
         def checked(former: ImageRecord) -> ImageRecord:
             new = attrs.evolve(changed(former), updated_at=self._now())
-            return _checked(new, former, publishes=publishes)
+            return _checked(new, former, rights)
 
-        return await self._images.ask(name, caller, lambda: store.change(image_id, checked))
+        new = await self._images.ask(name, caller, lambda: store.change(image_id, checked))
+        return StoredImage(name, new)
 
-    async def remove(self, caller: Caller, image_id: str) -> None:
+    async def set_usable(
+        self, caller: Caller, image_id: str, rights: ImageRights, *, usable: bool
+    ) -> None:
+        """Let the tenants use an active image no more, or let them use the image again.
+
+        :raises ImageNotFound: if no store has an image for the caller.
+        :raises Forbidden: if the image belongs to another tenant, or has no bytes.
+        """
+        action = "reactivate" if usable else "deactivate"
+
+        def changed(former: ImageRecord) -> ImageRecord:
+            if former.status not in _USABLE.values():
+                raise Forbidden(f"Not allowed to {action} image in status '{former.status}'.")
+            return attrs.evolve(former, status=_USABLE[usable])
+
+        await self.change(caller, image_id, changed, rights)
+
+    async def remove(self, caller: Caller, image_id: str, rights: ImageRights) -> None:
         """Remove an image.
 
         :raises ImageNotFound: if no store has an image for the caller.
         :raises Forbidden: if the image belongs to another tenant.
         :raises ImageProtected: if the image is protected.
         """
-        name, store = await self._owned(caller, image_id)
-        if (await self._images.ask(name, caller, lambda: store.record(image_id))).is_protected:
+        found = await self.owned(caller, image_id, rights)
+        if found.record.is_protected:
             raise ImageProtected(image_id)
-        await self._images.ask(name, caller, lambda: store.remove(image_id))
+        store = self._stores[found.store]
+        await self._images.ask(found.store, caller, lambda: store.remove(image_id))
 
-    async def fill(self, caller: Caller, image_id: str, body: Body) -> None:
+    async def fill(
+        self,
+        caller: Caller,
+        image_id: str,
+        body: Body,
+        rights: ImageRights,
+        *,
+        staged: bool = False,
+    ) -> None:
         """Fill a queued image with bytes.  After a failure, the image is queued again.
 
+        :param staged: whether the image waits as ``uploading`` for the owner's word.
         :raises ImageNotFound: if no store has an image for the caller.
         :raises Forbidden: if the image belongs to another tenant.
         :raises ImageConflict: if the image is not queued.
@@ -156,21 +236,18 @@ class StoredImages:
         :raises bootvol.errors.QuotaExceeded: if the quota has no room for the bytes.
         :raises bootvol.errors.TooManyCalls: if too many uploads run.
         """
-        name, store = await self._owned(caller, image_id)
-        record = await self._images.ask(name, caller, lambda: store.record(image_id))
+        found = await self.owned(caller, image_id, rights)
+        name, store, record = found.store, self._stores[found.store], found.record
         if record.status is not ImageStatus.QUEUED:
             raise ImageConflict(f"Image {image_id} is {record.status}: it takes no data now.")
-        if record.disk_format is None or record.container_format is None:
-            raise InvalidRequest(
-                "Properties disk_format, container_format must be set prior to saving data."
-            )
-        image = PassingImage(record.disk_format)
+        image = PassingImage(stated_format(record))
         with self._uploads.place(caller.tenant):
             upload = await self._images.ask(
                 name, caller, lambda: store.upload(image_id, body.length)
             )
             try:
-                await upload.finish(await self._copy(body, upload, image))
+                data = await self._copy(body, upload, image)
+                await (upload.stage(data) if staged else upload.finish(data))
             except BaseException:
                 await upload.abort()
                 raise
@@ -184,37 +261,44 @@ class StoredImages:
             await upload.write(data)
         return await self._threads.run(image.finish)
 
-    async def _find(self, caller: Caller, image_id: str) -> tuple[str, ImageRecord] | None:
-        """Return an image's store and record; None if no store has an image for the caller."""
-        for name, store in self._stores.items():
-            try:
-                found = await self._images.ask(name, caller, partial(store.record, image_id))
-            except ImageNotFound:
-                continue
-            if found.is_usable_by(caller.tenant):
-                return name, found
-        return None
+    async def owned(self, caller: Caller, image_id: str, rights: ImageRights) -> StoredImage:
+        """Return an image that the caller may change.
 
-    async def _owned(self, caller: Caller, image_id: str) -> tuple[str, IImageStore]:
-        """Return the store of an image that belongs to the caller's tenant."""
-        found = await self._find(caller, image_id)
+        :raises ImageNotFound: if no store has an image for the caller.
+        :raises Forbidden: if the image belongs to another tenant.
+        """
+        found = await self.record(caller, image_id, rights)
         if found is None:
             raise ImageNotFound(image_id)
-        name, record = found
-        if record.owner != caller.tenant:
+        if found.record.owner != caller.tenant and not rights.all_tenants:
             raise Forbidden("You are not permitted to change this image: it has another owner.")
-        return name, self._stores[name]
+        return found
 
 
-def _checked(new: ImageRecord, former: ImageRecord, *, publishes: bool) -> ImageRecord:
+def stated_format(record: ImageRecord) -> str:
+    """Return the disk format that an image needs before its bytes.
+
+    :raises InvalidRequest: if the record states no formats.
+    """
+    if record.disk_format is None or record.container_format is None:
+        raise InvalidRequest(
+            "Properties disk_format, container_format must be set prior to saving data."
+        )
+    return record.disk_format
+
+
+def _checked(new: ImageRecord, former: ImageRecord, rights: ImageRights) -> ImageRecord:
     """Return a new record, if the caller may make it.
 
-    :raises Forbidden: if the record becomes public, and the caller may not make images public.
+    :raises Forbidden: if the record becomes public or gets another owner, and the caller lacks the
+        right.
     """
     if (
         new.visibility is Visibility.PUBLIC
         and former.visibility is not Visibility.PUBLIC
-        and not publishes
+        and not rights.publishes
     ):
         raise Forbidden("You are not authorized to complete publicize_image action.")
+    if new.owner != former.owner and not rights.all_tenants:
+        raise Forbidden(f"You are not permitted to give images to the owner '{new.owner}'.")
     return new

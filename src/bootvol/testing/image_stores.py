@@ -18,7 +18,7 @@ from bootvol.errors import (
     ImageUnusable,
     QuotaExceeded,
 )
-from bootvol.interfaces import IImageStore, IImageUpload, PluginContext
+from bootvol.interfaces import IImageStore, IStagedUpload, PluginContext
 from bootvol.model import (
     ImageRecord,
     ImageStatus,
@@ -79,7 +79,7 @@ class ImageStoreContract(ImageSourceContract):
         record = attrs.evolve(new_record(), disk_format="qcow2", min_disk_gib=2)
         await store.add(record)
         upload = await store.upload(record.id, None)
-        verifyObject(IImageUpload, upload)
+        verifyObject(IStagedUpload, upload)
         assert await status(store, record.id) is ImageStatus.SAVING
         await send(upload, CONTENT)
         active = await upload.finish(facts(CONTENT))

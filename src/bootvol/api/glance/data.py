@@ -6,6 +6,7 @@ from typing import Final
 
 from bootvol.api.context import RequestContext
 from bootvol.api.downloads import send
+from bootvol.api.glance.rights import rights_of
 from bootvol.api.operations import operation
 from bootvol.api.uploads import body_of
 from bootvol.errors import ImageNotFound, ImageNotReady, WrongMediaType
@@ -27,7 +28,9 @@ async def upload_data(context: RequestContext, image_id: str) -> None:
     stated = context.request.getHeader(b"content-type") or b""
     if stated.partition(b";")[0].strip().lower() != BYTES.encode("ascii"):
         raise WrongMediaType(BYTES)
-    await context.services.stored_images.fill(context.caller, image_id, body_of(context.request))
+    await context.services.stored_images.fill(
+        context.caller, image_id, body_of(context.request), rights_of(context)
+    )
 
 
 @operation(
@@ -48,9 +51,9 @@ async def download_data(context: RequestContext, image_id: str) -> bool:
         image = await services.images.find(context.caller, image_id)
     except ImageNotReady:
         return False
-    record = await services.stored_images.record(context.caller, image_id)
-    if record is not None and record.data is not None:
-        context.request.setHeader(b"Content-MD5", record.data.md5.encode("ascii"))
+    stored = await services.stored_images.record(context.caller, image_id, rights_of(context))
+    if stored is not None and stored.record.data is not None:
+        context.request.setHeader(b"Content-MD5", stored.record.data.md5.encode("ascii"))
     source = services.images.source(image.source)
     await send(context.request, await source.open(image), BYTES)
     return True

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from bootvol.model import Image, ImageRecord
+from bootvol.model import Image, ImageStatus
+from bootvol.service.stored_images import StoredImage
 
 
 @attrs.frozen
@@ -14,6 +15,8 @@ class Described:
     """An image as Glance's API describes it, as far as bootvol knows.
 
     :ivar listed: whether a list shows the image to the caller without being asked.
+    :ivar answer: the status of the caller's membership; empty if the caller is no member.
+    :ivar stated: further properties that bootvol states.
     """
 
     id: str
@@ -38,6 +41,8 @@ class Described:
     tags: Sequence[str] = ()
     properties: Mapping[str, str] = attrs.field(factory=dict)
     listed: bool = True
+    answer: str = ""
+    stated: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def of_image(image: Image) -> Described:
@@ -58,9 +63,12 @@ def of_image(image: Image) -> Described:
     )
 
 
-def of_record(record: ImageRecord, tenant: str) -> Described:
+def of_record(stored: StoredImage, tenant: str) -> Described:
     """Return the description of a store's record, for a caller's tenant."""
-    data = record.data
+    record = stored.record
+    # Bytes that wait for the owner's word may still be dropped.
+    data = None if record.status is ImageStatus.UPLOADING else record.data
+    member = record.member(tenant)
     return Described(
         record.id,
         record.name,
@@ -83,17 +91,19 @@ def of_record(record: ImageRecord, tenant: str) -> Described:
         record.tags,
         record.properties,
         record.is_listed_for(tenant),
+        member.status.value if member else "",
+        {"stores": stored.store} if data else {},
     )
 
 
 def merged(
-    images: Sequence[Image], records: Sequence[ImageRecord], tenant: str
+    images: Sequence[Image], records: Sequence[StoredImage], tenant: str
 ) -> Sequence[Described]:
     """Return the descriptions of all images; the record of an image tells more than the image.
 
-    :param records: the records of the images that the tenant may use.
+    :param records: the records of the images that the caller may see.
     """
-    ids = {each.id for each in records}
+    ids = {each.record.id for each in records}
     return [
         *(of_image(each) for each in images if each.id not in ids),
         *(of_record(each, tenant) for each in records),

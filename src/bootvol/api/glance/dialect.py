@@ -17,12 +17,12 @@ from bootvol.api.context import RequestContext, Services
 from bootvol.api.dialects import Dialect
 from bootvol.api.door import Door
 from bootvol.api.faults import TITLED_FAULTS
-from bootvol.api.glance import changes, data, images
+from bootvol.api.glance import changes, data, images, members
 from bootvol.api.glance.bodies import read_body
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
 from bootvol.api.statuses import status_of
-from bootvol.errors import BootvolError, UnsupportedContentType
+from bootvol.errors import BootvolError, ImageUnusable, UnsupportedContentType
 from bootvol.jsons import JsonObject
 from bootvol.policy import Policy
 
@@ -40,7 +40,9 @@ def show_description(_url: str) -> JsonObject:
 
 def _status(error: BootvolError) -> int:
     """Return the HTTP status of an error, as Glance chooses the statuses."""
-    return 415 if isinstance(error, UnsupportedContentType) else status_of(error)
+    if isinstance(error, UnsupportedContentType):
+        return 415
+    return 403 if isinstance(error, ImageUnusable) else status_of(error)
 
 
 FAULTS: Final = attrs.evolve(TITLED_FAULTS, status=_status)
@@ -50,7 +52,12 @@ GLANCE: Final = Dialect[RequestContext](
     template="/v2/{path}",
     groups={
         "openapi": (show_description,),
-        "images": (*images.OPERATIONS, *changes.OPERATIONS, *data.OPERATIONS),
+        "images": (
+            *images.OPERATIONS,
+            *changes.OPERATIONS,
+            *data.OPERATIONS,
+            *members.OPERATIONS,
+        ),
     },
     faults=FAULTS,
     refusals=refusals,

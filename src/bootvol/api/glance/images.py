@@ -9,8 +9,9 @@ from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
 from bootvol.api.context import RequestContext
-from bootvol.api.glance import views
+from bootvol.api.glance import schemas, views
 from bootvol.api.glance.described import merged, of_image, of_record
+from bootvol.api.glance.rights import rights_of
 from bootvol.api.operations import document, operation
 from bootvol.api.paging import Link, after
 from bootvol.errors import NotFound
@@ -61,9 +62,9 @@ def list_versions(url: str) -> Versions:
 @operation("images_list_images", "GET", "images", paged=True, query=views.QUERY, refusals=(503,))
 async def list_images(context: RequestContext) -> Images:
     """List the images of all sources."""
-    services, caller = context.services, context.caller
+    services, caller, rights = context.services, context.caller, rights_of(context)
     found = await services.images.listed(caller)
-    described = merged(found, await services.stored_images.records(caller), caller.tenant)
+    described = merged(found, await services.stored_images.records(caller, rights), caller.tenant)
     fitting = views.select(context.request, described)
     page = after(context.request, fitting, lambda each: each.id, _MOST)
     shown: Images = {
@@ -80,19 +81,18 @@ async def list_images(context: RequestContext) -> Images:
 async def show_image(context: RequestContext, image_id: str) -> views.ImageShown:
     """Show an image."""
     services, caller = context.services, context.caller
-    record = await services.stored_images.record(caller, image_id)
-    if record is not None:
-        return views.image(of_record(record, caller.tenant))
+    stored = await services.stored_images.record(caller, image_id, rights_of(context))
+    if stored is not None:
+        return views.image(of_record(stored, caller.tenant))
     return views.image(of_image(await services.images.find(caller, image_id)))
 
 
 @operation("images_show_schema", "GET", "schemas/<name>")
 async def show_schema(context: RequestContext, name: str) -> JsonObject:
-    """Show the JSON schema of an image, or of a list of images."""
-    schemas = {"image": views.IMAGE, "images": views.IMAGES}
-    if name not in schemas:
+    """Show the JSON schema of an image, a member or a task, or of a list of them."""
+    if name not in schemas.SCHEMAS:
         raise NotFound
-    return schemas[name]
+    return schemas.SCHEMAS[name]
 
 
 def _versions(url: str) -> Versions:

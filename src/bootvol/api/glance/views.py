@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Final, cast
 from urllib.parse import quote
@@ -15,8 +15,7 @@ from bootvol.api.filters import composed, text
 from bootvol.api.glance.described import Described
 from bootvol.api.times import to_seconds
 from bootvol.errors import InvalidRequest
-from bootvol.jsons import JsonObject
-from bootvol.model import ImageStatus, Visibility
+from bootvol.model import MemberStatus, Visibility
 
 #: The sort keys of a list.
 _KEYS: Final = (
@@ -31,64 +30,13 @@ _KEYS: Final = (
 )
 #: Parameters of a query that are not properties of images.
 _NO_PROPERTIES: Final = {"limit", "marker", "sort", "sort_key", "sort_dir", "member_status"}
+#: The values of ``member_status``.
+_ANSWERS: Final = ("all", *MemberStatus)
 #: Parameters of the query of a list, beside the page.
 QUERY: Final = (
     *("name", "status", "visibility", "disk_format", "container_format", "tag", "os_hidden"),
     *("protected", "size_min", "size_max", "sort", "sort_key", "sort_dir", "member_status"),
 )
-
-_TEXT: Final = {"type": ["null", "string"]}
-_NUMBER: Final = {"type": ["null", "integer"]}
-_MOMENTS: Final = {"type": ["null", "string"], "format": "date-time"}
-
-#: The JSON schema of an image.
-IMAGE: Final[JsonObject] = {
-    "name": "image",
-    "properties": {
-        "id": {"type": "string"},
-        "name": _TEXT,
-        "status": {"type": "string", "enum": [each.value for each in ImageStatus]},
-        "visibility": {"type": "string", "enum": [each.value for each in Visibility]},
-        "protected": {"type": "boolean"},
-        "os_hidden": {"type": "boolean"},
-        "owner": _TEXT,
-        "size": _NUMBER,
-        "virtual_size": _NUMBER,
-        "disk_format": _TEXT,
-        "container_format": _TEXT,
-        "checksum": _TEXT,
-        "os_hash_algo": _TEXT,
-        "os_hash_value": _TEXT,
-        "min_disk": {"type": "integer"},
-        "min_ram": {"type": "integer"},
-        "created_at": _MOMENTS,
-        "updated_at": _MOMENTS,
-        "tags": {"type": "array", "items": {"type": "string", "maxLength": 255}},
-        "file": {"type": "string"},
-        "self": {"type": "string"},
-        "schema": {"type": "string"},
-    },
-    "additionalProperties": {"type": "string"},
-    "links": [
-        {"rel": "self", "href": "{self}"},
-        {"rel": "describedby", "href": "{schema}"},
-    ],
-}
-#: The JSON schema of a list of images.
-IMAGES: Final[JsonObject] = {
-    "name": "images",
-    "properties": {
-        "images": {"type": "array", "items": IMAGE},
-        "schema": {"type": "string"},
-        "next": {"type": "string"},
-        "first": {"type": "string"},
-    },
-    "links": [
-        {"rel": "first", "href": "{first}"},
-        {"rel": "next", "href": "{next}"},
-        {"rel": "describedby", "href": "{schema}"},
-    ],
-}
 
 
 class ImageShown(TypedDict):
@@ -165,14 +113,16 @@ _SORTED: Final[Mapping[str, Callable[[Described], object]]] = {
 def image(value: Described) -> ImageShown:
     """Return the view of an image."""
     shown = {name: show(value) for name, show in _SHOWN.items()}
-    return cast("ImageShown", {**value.properties, **shown})
+    return cast("ImageShown", {**value.properties, **value.stated, **shown})
 
 
 def select(request: IRequest, found: Sequence[Described]) -> list[Described]:
     """Return the images that match a request's query, in the requested order.
 
     As in Glance, every name in the query is a property.  Images without the property are left out.
-    Hidden images, and images that are not listed for the caller, are shown only on demand.
+    Hidden images, and images that are not listed for the caller, are shown only on demand.  Images
+    that other tenants share with the caller have to be accepted, unless ``member_status`` says
+    otherwise.
 
     A list may have thousands of images, so this function renders none.
 
@@ -180,8 +130,7 @@ def select(request: IRequest, found: Sequence[Described]) -> list[Described]:
     """
     names = {name.decode("utf-8", "replace") for name in request.args or {}}
     filters = [_filter(request, name) for name in sorted(names - _NO_PROPERTIES)]
-    if "visibility" not in names:
-        filters.append(lambda each: each.listed)
+    filters.append(_fit_for_member(request, names))
     if "os_hidden" not in names:
         filters.append(lambda each: not each.os_hidden)
     # Sorting is stable, so sort by the most significant key last.
@@ -190,6 +139,26 @@ def select(request: IRequest, found: Sequence[Described]) -> list[Described]:
     for key, descending in reversed(_order(request)):
         left.sort(key=_place(_SORTED[key]), reverse=descending)
     return left
+
+
+def _fit_for_member(request: IRequest, names: Collection[str]) -> Callable[[Described], bool]:
+    """Return the filter by the images' listing for the caller, and by the caller's membership.
+
+    :param names: the names in the query.
+    :raises InvalidRequest: if the query has an unknown status of members.
+    """
+    status = text(request, b"member_status") or "accepted"
+    if status not in _ANSWERS:
+        raise InvalidRequest(f"Invalid status: {status}. It must be one of {', '.join(_ANSWERS)}.")
+
+    def fits(each: Described) -> bool:
+        if each.answer:
+            return status in ("all", each.answer)
+        if each.listed or "visibility" in names:
+            return True
+        return "owner" in names and each.visibility != Visibility.COMMUNITY
+
+    return fits
 
 
 def _filter(request: IRequest, name: str) -> Callable[[Described], bool]:
