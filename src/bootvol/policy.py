@@ -85,6 +85,10 @@ class Policy(Options):
 
         :raises Forbidden: if no role grants the right.
         """
-        given: _Roles = getattr(self, right)
-        if {role.lower() for role in roles}.isdisjoint(role.lower() for role in given):
+        if not self.grants(roles, right):
             raise Forbidden
+
+    def grants(self, roles: Collection[str], right: Right) -> bool:
+        """Return whether one of ``roles`` grants a right.  Upper and lower case are the same."""
+        given: _Roles = getattr(self, right)
+        return not {role.lower() for role in roles}.isdisjoint(role.lower() for role in given)

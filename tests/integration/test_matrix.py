@@ -228,6 +228,10 @@ PUT    /volume/v3/{tenant}/types/none                  401 401 400 403 403 403 4
 PUT    /volume/v3/types/none                           401 401 404 403 403 403 404
 DELETE /volume/v3/{tenant}/types/none                  401 401 400 403 403 403 404
 DELETE /volume/v3/types/none                           401 401 404 403 403 403 404
+GET    /volume/v3/{tenant}/types/none/os-volume-type-access 401 401 400 403 403 403 404
+GET    /volume/v3/types/none/os-volume-type-access      401 401 404 403 403 403 404
+POST   /volume/v3/{tenant}/types/none/action           401 401 400 403 403 403 404
+POST   /volume/v3/types/none/action                    401 401 404 403 403 403 404
 GET    /volume/v3/{tenant}/types/none/extra_specs      401 401 400 403 403 403 404
 GET    /volume/v3/types/none/extra_specs               401 401 404 403 403 403 404
 POST   /volume/v3/{tenant}/types/none/extra_specs      401 401 400 403 403 403 404

@@ -7,7 +7,7 @@ from twisted.web.iweb import IRequest
 
 from bootvol.lifecycle import Kind
 from bootvol.model import Caller
-from bootvol.policy import Policy
+from bootvol.policy import Policy, Right
 from bootvol.service.attachments import Attachments
 from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
@@ -67,6 +67,15 @@ class RequestContext:
     caller: Caller
     request: IRequest
     version: str
+
+    @property
+    def sees_types_of(self) -> str | None:
+        """The tenant whose volume types the caller sees; None for the types of all tenants."""
+        return (
+            None
+            if self.policy.grants(self.caller.roles, Right.VOLUME_TYPES)
+            else self.caller.tenant
+        )
 
     async def number(self, kind: Kind, named: int | str | None) -> int | None:
         """Return the number of the object that a request names by a number, digits or a uuid.

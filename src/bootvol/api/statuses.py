@@ -26,6 +26,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.KeyPairExists: 409,
     errors.ServerConflict: 409,
     errors.VolumeInUse: 409,
+    errors.VolumeTypeAccessUnchanged: 409,
     errors.VolumeTypeExists: 409,
     errors.QuotaExceeded: 413,
     errors.RateLimited: 413,

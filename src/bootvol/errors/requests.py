@@ -306,6 +306,14 @@ class VolumeTypeExists(BootvolError):
         super().__init__(f"Volume Type {name} already exists.")
 
 
+class VolumeTypeAccessUnchanged(BootvolError):
+    """The change of a volume type's access has no effect."""
+
+    code = "volume-type-access-unchanged"
+    retryable = False
+    remedy = "List the tenants with access. All tenants have access to public types."
+
+
 class MethodNotAllowed(BootvolError):
     """The path exists, but not for this method."""
 

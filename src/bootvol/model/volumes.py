@@ -202,6 +202,7 @@ class VolumeType:
 
     :ivar extra_specs: settings by the operator.  ``volume_backend_name`` names the type's backend.
     :ivar uuid: a second id, used by later versions of the API.
+    :ivar is_public: False if only some tenants may see and use the type.
     """
 
     id: int
@@ -209,6 +210,7 @@ class VolumeType:
     extra_specs: Mapping[str, str]
     uuid: str
     description: str | None = None
+    is_public: bool = True
 
 
 @attrs.frozen

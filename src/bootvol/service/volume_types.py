@@ -11,6 +11,7 @@ from bootvol.backends import Backends
 from bootvol.errors import NotFound, UnknownBackend
 from bootvol.model import VolumeType
 from bootvol.store import default_types as default_rows
+from bootvol.store import type_access as access_rows
 from bootvol.store import volume_types as type_rows
 from bootvol.store.database import Database
 
@@ -19,30 +20,34 @@ BACKEND: Final = "volume_backend_name"
 
 
 class VolumeTypes:
-    """The volume types, which are the same for all tenants."""
+    """The volume types.  All tenants see the public types, and some tenants a private type.
+
+    The parameter ``tenant`` of a look-up is the tenant that must see the type; None looks among all
+    types.
+    """
 
     def __init__(self, database: Database, backends: Backends) -> None:
         self._database = database
         self._backends = backends
 
-    async def listed(self) -> Sequence[VolumeType]:
+    async def listed(self, tenant: str | None) -> Sequence[VolumeType]:
         """List the types, ascending by id."""
-        return await self._database.read(type_rows.listed)
+        return await self._database.read(type_rows.listed, tenant)
 
-    async def get(self, type_id: int) -> VolumeType:
+    async def get(self, type_id: int, tenant: str | None) -> VolumeType:
         """Return one type.
 
         :raises VolumeTypeNotFound: if the type does not exist.
         """
-        return await self._database.read(type_rows.get, type_id)
+        return await self._database.read(type_rows.get, type_id, tenant)
 
-    async def backend_of(self, name: str) -> str:
-        """Return the name of the backend of a type's volumes.
+    async def backend_of(self, name: str, tenant: str) -> str:
+        """Return the name of the backend of a tenant's volumes of a type.
 
         :raises VolumeTypeNotFound: if no type has that name.
         :raises UnknownBackend: if the type's backend is not configured any more.
         """
-        found = await self._database.read(type_rows.named, name)
+        found = await self._database.read(type_rows.named, name, tenant)
         backend = found.extra_specs.get(BACKEND, self._backends.default)
         if backend not in self._backends.names:
             raise UnknownBackend(
@@ -50,12 +55,35 @@ class VolumeTypes:
             )
         return backend
 
-    async def of_uuid(self, uuid: str) -> VolumeType:
+    async def of_uuid(self, uuid: str, tenant: str | None) -> VolumeType:
         """Return the type with a uuid.
 
         :raises VolumeTypeNotFound: if the type does not exist.
         """
-        return await self._database.read(type_rows.of_uuid, uuid)
+        return await self._database.read(type_rows.of_uuid, uuid, tenant)
+
+    async def tenants(self, type_id: int) -> Sequence[str]:
+        """Return the tenants that see and use a private type, in ascending order."""
+        return await self._database.read(access_rows.tenants, type_id)
+
+    async def give(self, type_id: int, tenant: str) -> bool:
+        """Let a tenant see and use a private type; return False if the tenant does so already.
+
+        :raises VolumeTypeNotFound: if the type does not exist.
+        """
+
+        def write(db: Db) -> bool:
+            type_rows.get(db, type_id, lock=True)
+            return access_rows.give(db, type_id, tenant)
+
+        return await self._database.write(write)
+
+    async def take(self, type_id: int, tenant: str) -> bool:
+        """Hide a private type from a tenant; return False if the tenant does not see the type.
+
+        Volumes of the type stay as they are.
+        """
+        return await self._database.write(access_rows.take, type_id, tenant)
 
     async def default_of(self, tenant: str) -> VolumeType | None:
         """Return the type of a tenant's new volumes without a named type; None for no type."""
@@ -82,7 +110,11 @@ class VolumeTypes:
         await self._database.write(default_rows.remove, tenant)
 
     async def create(
-        self, name: str, extra_specs: Mapping[str, str], description: str | None = None
+        self,
+        name: str,
+        extra_specs: Mapping[str, str],
+        description: str | None = None,
+        is_public: bool = True,
     ) -> VolumeType:
         """Add a type.
 
@@ -90,14 +122,14 @@ class VolumeTypes:
         :raises VolumeTypeExists: if another type has that name.
         """
         self._check(extra_specs)
-        return await self._database.write(type_rows.add, name, extra_specs, description)
+        return await self._database.write(type_rows.add, name, extra_specs, description, is_public)
 
     async def change(self, type_id: int, values: Mapping[str, object]) -> VolumeType:
-        """Change the name or the description of a type; return the type.
+        """Change facts of a type; return the type.
 
         Volumes of the type keep the earlier name.
 
-        :param values: new values of ``name`` and ``description``; other values stay.
+        :param values: new values of ``name``, ``description`` and ``is_public``; other values stay.
         :raises VolumeTypeNotFound: if the type does not exist.
         :raises VolumeTypeExists: if another type has the name.
         """

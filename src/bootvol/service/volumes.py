@@ -109,7 +109,9 @@ class Volumes:
         :raises bootvol.errors.BootvolError: as :meth:`create`, except for the quota of volumes.
         """
         check_metadata(wanted.metadata)
-        backend = await self._types.backend_of(wanted.volume_type) if wanted.volume_type else None
+        backend = None
+        if wanted.volume_type:
+            backend = await self._types.backend_of(wanted.volume_type, caller.tenant)
         origins.check_one(wanted)
         if wanted.availability_zone not in (None, self.zone):
             raise InvalidRequest(f"The availability zone {wanted.availability_zone} is not known.")

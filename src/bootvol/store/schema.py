@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     false,
+    true,
 )
 
 from bootvol.lifecycle import Kind
@@ -295,8 +296,17 @@ volume_types = Table(
     Column("name", CleanString(255), nullable=False, unique=True),
     Column("description", CleanString(255)),
     Column("extra_specs", CleanJson, nullable=False),
+    Column("is_public", Boolean, nullable=False, server_default=true()),
     Index(None, "uuid", unique=True),
     sqlite_autoincrement=True,
+)
+
+# The tenants that may see and use a type that is not public.
+type_access = Table(
+    "type_access",
+    METADATA,
+    Column("type_id", Integer, ForeignKey("volume_types.id", ondelete="CASCADE"), primary_key=True),
+    Column("tenant", CleanString(255), primary_key=True),
 )
 
 # The types of new volumes of tenants whose requests name no type.

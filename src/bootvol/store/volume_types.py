@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from bootvol.errors import VolumeTypeExists, VolumeTypeNotFound
 from bootvol.model import VolumeType, new_uuid
-from bootvol.store.schema import volume_types
+from bootvol.store.schema import type_access, volume_types
 
 
 def add(
@@ -17,6 +17,7 @@ def add(
     name: str,
     extra_specs: Mapping[str, str],
     description: str | None = None,
+    is_public: bool = True,
 ) -> VolumeType:
     """Insert a type.  Return the type with its ids.
 
@@ -27,6 +28,7 @@ def add(
         "name": name,
         "description": description,
         "extra_specs": dict(extra_specs),
+        "is_public": is_public,
     }
     added = insert(volume_types).values(values).returning(volume_types)
     try:
@@ -35,33 +37,38 @@ def add(
         raise VolumeTypeExists(name) from None
 
 
-def get(connection: Connection, type_id: int, *, lock: bool = False) -> VolumeType:
+def get(
+    connection: Connection, type_id: int, tenant: str | None = None, *, lock: bool = False
+) -> VolumeType:
     """Return a type.
 
+    :param tenant: the tenant that may see the type; None for any type.
     :param lock: whether to lock the type against other changes until the transaction ends.
-    :raises VolumeTypeNotFound: if the type does not exist.
+    :raises VolumeTypeNotFound: if the type does not exist, or is hidden from the tenant.
     """
-    return _one(connection, volume_types.c.id == type_id, type_id, lock)
+    return _one(connection, volume_types.c.id == type_id, type_id, tenant, lock)
 
 
-def named(connection: Connection, name: str) -> VolumeType:
+def named(connection: Connection, name: str, tenant: str | None = None) -> VolumeType:
     """Return the type of a name.
 
-    :raises VolumeTypeNotFound: if no type has this name.
+    :param tenant: see :func:`get`.
+    :raises VolumeTypeNotFound: if no type has this name, or the type is hidden from the tenant.
     """
-    return _one(connection, volume_types.c.name == name, name)
+    return _one(connection, volume_types.c.name == name, name, tenant)
 
 
-def of_uuid(connection: Connection, uuid: str) -> VolumeType:
+def of_uuid(connection: Connection, uuid: str, tenant: str | None = None) -> VolumeType:
     """Return the type with a uuid.
 
-    :raises VolumeTypeNotFound: if no type has this uuid.
+    :param tenant: see :func:`get`.
+    :raises VolumeTypeNotFound: if no type has this uuid, or the type is hidden from the tenant.
     """
-    return _one(connection, volume_types.c.uuid == uuid, uuid)
+    return _one(connection, volume_types.c.uuid == uuid, uuid, tenant)
 
 
 def change(connection: Connection, type_id: int, values: Mapping[str, object]) -> None:
-    """Change the name or the description of a type that :func:`get` has locked.
+    """Change the name, the description or ``is_public`` of a type that :func:`get` has locked.
 
     :raises VolumeTypeExists: if another type has the name.
     """
@@ -72,10 +79,20 @@ def change(connection: Connection, type_id: int, values: Mapping[str, object]) -
         raise VolumeTypeExists(str(values.get("name"))) from None
 
 
-def listed(connection: Connection) -> Sequence[VolumeType]:
-    """Return all types, ascending by id."""
-    query = select(volume_types).order_by(volume_types.c.id)
+def listed(connection: Connection, tenant: str | None = None) -> Sequence[VolumeType]:
+    """Return the types, ascending by id.
+
+    :param tenant: the tenant that may see the types; None for all types.
+    """
+    query = select(volume_types).where(_visible(tenant)).order_by(volume_types.c.id)
     return [of_row(row) for row in connection.execute(query)]
+
+
+def _visible(tenant: str | None) -> ColumnElement[bool]:
+    if tenant is None:
+        return true()
+    given = select(type_access.c.type_id).where(type_access.c.tenant == tenant)
+    return volume_types.c.is_public | volume_types.c.id.in_(given)
 
 
 def put_extra_specs(connection: Connection, type_id: int, extra_specs: Mapping[str, str]) -> None:
@@ -95,9 +112,13 @@ def remove(connection: Connection, type_id: int) -> None:
 
 
 def _one(
-    connection: Connection, which: ColumnElement[bool], told: int | str, lock: bool = False
+    connection: Connection,
+    which: ColumnElement[bool],
+    told: int | str,
+    tenant: str | None,
+    lock: bool = False,
 ) -> VolumeType:
-    query = select(volume_types).where(which)
+    query = select(volume_types).where(which, _visible(tenant))
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise VolumeTypeNotFound(told)
@@ -106,4 +127,4 @@ def _one(
 
 def of_row(row: Row[object]) -> VolumeType:
     """Return the type of a row."""
-    return VolumeType(row.id, row.name, row.extra_specs, row.uuid, row.description)
+    return VolumeType(row.id, row.name, row.extra_specs, row.uuid, row.description, row.is_public)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import (
@@ -248,7 +248,7 @@ class CreateType(BaseModel):
     description: Text | None = None
     extra_specs: Metadata | None = None
     is_public: Annotated[
-        Literal[True] | None,
+        bool | None,
         BeforeValidator(_flag, bool | str | None),
         Field(validation_alias="os-volume-type-access:is_public"),
     ] = None
@@ -261,14 +261,13 @@ class ChangeType(BaseModel):
 
     name: Annotated[Text, Field(min_length=1)] | None = None
     description: Text | None = None
-    is_public: Annotated[Literal[True] | None, BeforeValidator(_flag, bool | str | None)] = None
+    is_public: Annotated[bool | None, BeforeValidator(_flag, bool | str | None)] = None
 
     @property
     def values(self) -> JsonObject:
         """The changed values."""
-        known = {"name", "description"}
-        ignored = {"name"} if self.name is None else set()
-        return self.model_dump(include=(self.model_fields_set & known) - ignored)
+        ignored = {each for each in ("name", "is_public") if getattr(self, each) is None}
+        return self.model_dump(include=self.model_fields_set - ignored)
 
 
 class Specs(RootModel[Metadata]):

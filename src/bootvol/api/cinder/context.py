@@ -21,7 +21,6 @@ from bootvol.api.operations import Operation
 from bootvol.api.paging import Link
 from bootvol.errors import (
     BootvolError,
-    Forbidden,
     ImageNotFound,
     InvalidImageRef,
     NotFound,
@@ -77,7 +76,7 @@ class CinderContext(RequestContext):
         request.setHeader(b"Vary", HEADER)
         microversion = of_request(request)
         request.setHeader(HEADER, f"volume {microversion}".encode("ascii"))
-        sees = may(policy, caller, Right.CONNECTION)
+        sees = policy.grants(caller.roles, Right.CONNECTION)
         project = caller.tenant
         return cls(services, policy, caller, request, version, microversion, sees, project)
 
@@ -92,7 +91,7 @@ class CinderContext(RequestContext):
 
     def may(self, right: Right) -> bool:
         """Return whether the caller has a right."""
-        return may(self.policy, self.caller, right)
+        return self.policy.grants(self.caller.roles, right)
 
     def links(self, *path: str) -> list[Link]:
         """Return the links of an object in the caller's project."""
@@ -144,15 +143,6 @@ def everywhere(context: CinderContext) -> bool:
     return context.operates and flag(asked_for or "false", "all_tenants")
 
 
-def may(policy: Policy, caller: Caller, right: Right) -> bool:
-    """Return whether a caller has a right."""
-    try:
-        policy.check(caller.roles, right)
-    except Forbidden:
-        return False
-    return True
-
-
 def cache_key(context: CinderContext, operation: Operation) -> tuple[Hashable, ...]:
     """Return the inputs of a reply that depends only on rows, without the segments of the path."""
     return (
@@ -199,5 +189,9 @@ async def argument(context: CinderContext, operation: Operation, name: str, text
         return text
     kind = operation.path.partition("/")[0]
     if kind == "types":
-        return 0 if text == DEFAULT.uuid else (await context.services.types.of_uuid(text)).id
+        return (
+            0
+            if text == DEFAULT.uuid
+            else (await context.services.types.of_uuid(text, context.sees_types_of)).id
+        )
     return await context.row(kind, text)

@@ -13,6 +13,7 @@ from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.copying import refused
 from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.views import time
+from bootvol.api.cinder.volume_types import shown_specs
 from bootvol.api.cinder.words import one_of
 from bootvol.api.http import Reply
 from bootvol.errors import Forbidden, InvalidRequest
@@ -58,7 +59,7 @@ async def _upload(context: CinderContext, number: int, body: UploadImage) -> Rep
         )
     async with refused(context, number, "Volume {uuid} status must be available"):
         volume, image = await context.services.volume_uploads.upload(context.caller, number, wanted)
-    types = await context.services.types.listed()
+    types = await context.services.types.listed(None)
     kind = next((each for each in types if each.name == volume.volume_type), DEFAULT)
     shown: JsonObject = {
         "id": volume.uuid,
@@ -66,7 +67,7 @@ async def _upload(context: CinderContext, number: int, body: UploadImage) -> Rep
         "status": volume.status,
         "display_description": volume.display_description,
         "size": volume.size_gib,
-        "volume_type": _type_row(kind),
+        "volume_type": _type_row(kind, context),
         "image_id": image.id,
         "container_format": image.container_format,
         "disk_format": image.disk_format,
@@ -77,14 +78,14 @@ async def _upload(context: CinderContext, number: int, body: UploadImage) -> Rep
     return Reply({"os-volume_upload_image": shown}, status=202)
 
 
-def _type_row(value: VolumeType) -> JsonObject:
+def _type_row(value: VolumeType, context: CinderContext) -> JsonObject:
     """Return the row of a volume's type.  The times of types are not known here."""
     return {
         "id": value.uuid,
         "name": value.name,
         "description": value.description,
-        "is_public": True,
-        "extra_specs": dict(value.extra_specs),
+        "is_public": value.is_public,
+        "extra_specs": shown_specs(value, context),
         "qos_specs_id": None,
         "created_at": None,
         "updated_at": None,

@@ -7,12 +7,14 @@ from typing import Final, NotRequired
 from typing_extensions import TypedDict
 
 from bootvol.api.cinder.bodies import ChangeType, CreateType, Specs
+from bootvol.api.cinder.booleans import truth
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.filter_names import OPEN
 from bootvol.api.cinder.lists import Listing
 from bootvol.api.cinder.matching import has_items
 from bootvol.api.cinder.views import Uuid
+from bootvol.api.filters import text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
 from bootvol.errors import InvalidRequest, NotFound, VolumeTypeNotFound
@@ -28,7 +30,7 @@ TypeShown = TypedDict(
         "is_public": bool,
         "extra_specs": NotRequired[dict[str, str]],
         "os-volume-type-access:is_public": NotRequired[bool],
-        "qos_specs_id": NotRequired[None],
+        "qos_specs_id": NotRequired[Uuid | None],
     },
 )
 
@@ -50,8 +52,8 @@ _LISTING: Final = Listing[VolumeType](
     key=lambda each: each.uuid,
     missing=VolumeTypeNotFound,
     filters={
-        # All types are public.
-        "is_public": lambda _, value: value.strip().lower() in {"1", "t", "true", "yes", "none"},
+        # See _asked_for.
+        "is_public": lambda _each, _text: True,
         "name": lambda each, value: each.name == value,
         "extra_specs": lambda each, value: has_items(each.extra_specs, value),
     },
@@ -65,23 +67,41 @@ _LISTING: Final = Listing[VolumeType](
 )
 
 
+def shown_specs(value: VolumeType, context: CinderContext) -> dict[str, str]:
+    """Return the extra specs that the caller may see.
+
+    Extra specs name backends, which are the operators' matter.
+    """
+    return dict(value.extra_specs) if context.may(Right.VOLUME_TYPES) else {}
+
+
 def _shown(value: VolumeType, context: CinderContext) -> TypeShown:
-    shown: TypeShown = {
+    """Return a type as the answers to changes show the type."""
+    return {
         "id": value.uuid,
         "name": value.name,
         "description": value.description,
-        "is_public": True,
-        # Extra specs name backends, which are the operators' matter.
-        "extra_specs": dict(value.extra_specs) if context.may(Right.VOLUME_TYPES) else {},
-        "os-volume-type-access:is_public": True,
+        "is_public": value.is_public,
+        "extra_specs": shown_specs(value, context),
+        "os-volume-type-access:is_public": value.is_public,
     }
+
+
+def _shown_whole(value: VolumeType, context: CinderContext) -> TypeShown:
+    shown = _shown(value, context)
     if context.may(Right.VOLUME_TYPES):
         shown["qos_specs_id"] = None
     return shown
 
 
-async def _find(context: CinderContext, number: int) -> VolumeType:
-    return DEFAULT if number == DEFAULT.id else await context.services.types.get(number)
+async def find(context: CinderContext, number: int) -> VolumeType:
+    """Return the type with a number.
+
+    :raises VolumeTypeNotFound: if the caller sees no such type.
+    """
+    if number == DEFAULT.id:
+        return DEFAULT
+    return await context.services.types.get(number, context.sees_types_of)
 
 
 async def of_reference(context: CinderContext, named: str) -> VolumeType:
@@ -92,12 +112,24 @@ async def of_reference(context: CinderContext, named: str) -> VolumeType:
     if named in (DEFAULT.name, DEFAULT.uuid):
         return DEFAULT
     try:
-        return await context.services.types.of_uuid(named)
+        return await context.services.types.of_uuid(named, context.sees_types_of)
     except VolumeTypeNotFound:
-        for each in await context.services.types.listed():
+        for each in await context.services.types.listed(context.sees_types_of):
             if each.name == named:
                 return each
     raise NotFound(f"Volume type with name {named} could not be found.")
+
+
+def _asked_for(context: CinderContext, value: VolumeType) -> bool:
+    """Return whether a list shows a type that the caller may see.
+
+    Members see all such types.  Operators see the public types, unless the filter ``is_public``
+    asks for private ones, or has another value, for all types.
+    """
+    if not context.may(Right.VOLUME_TYPES):
+        return True
+    wanted = truth(text(context.request, b"is_public") or "true")
+    return wanted is None or value.is_public is wanted
 
 
 def _changeable(number: int, doing: str) -> int:
@@ -120,9 +152,9 @@ def _check_name(name: str | None) -> None:
 @operation("types_list_types", "GET", "types", query=_LISTING.query, of_rows=True, refusals=(404,))
 async def list_types(context: CinderContext) -> Types:
     """List the volume types."""
-    found = [DEFAULT, *await context.services.types.listed()]
-    selected = _LISTING.select(context, found)
-    shown: Types = {"volume_types": [_shown(each, context) for each in selected.page]}
+    found = [DEFAULT, *await context.services.types.listed(context.sees_types_of)]
+    selected = _LISTING.select(context, [each for each in found if _asked_for(context, each)])
+    shown: Types = {"volume_types": [_shown_whole(each, context) for each in selected.page]}
     if selected.links:
         shown["volume_type_links"] = selected.links
     return shown
@@ -138,7 +170,7 @@ async def show_default(context: CinderContext) -> OneType:
 @operation("types_show_type", "GET", "types/<number>", of_rows=True)
 async def show_type(context: CinderContext, number: int) -> OneType:
     """Show a volume type."""
-    return {"volume_type": _shown(await _find(context, number), context)}
+    return {"volume_type": _shown_whole(await find(context, number), context)}
 
 
 @operation(
@@ -152,7 +184,9 @@ async def show_type(context: CinderContext, number: int) -> OneType:
 async def create_type(context: CinderContext, body: CreateType) -> OneType:
     """Create a volume type."""
     _check_name(body.name)
-    made = await context.services.types.create(body.name, body.extra_specs or {}, body.description)
+    made = await context.services.types.create(
+        body.name, body.extra_specs or {}, body.description, body.is_public is not False
+    )
     return {"volume_type": _shown(made, context)}
 
 
@@ -165,7 +199,7 @@ async def create_type(context: CinderContext, body: CreateType) -> OneType:
     refusals=(409,),
 )
 async def change_type(context: CinderContext, number: int, body: ChangeType) -> OneType:
-    """Change a type's name or description."""
+    """Change a type's name or description, or who sees the type."""
     if not body.values:
         raise InvalidRequest("Specify volume type name, description, is_public or a combination.")
     _check_name(body.name)
@@ -182,7 +216,7 @@ async def delete_type(context: CinderContext, number: int) -> None:
 @operation("types_list_specs", "GET", "types/<number>/extra_specs", right=Right.VOLUME_TYPES)
 async def list_specs(context: CinderContext, number: int) -> SpecsShown:
     """Show a type's extra specs."""
-    return {"extra_specs": dict((await _find(context, number)).extra_specs)}
+    return {"extra_specs": dict((await find(context, number)).extra_specs)}
 
 
 @operation(
@@ -201,7 +235,7 @@ async def add_specs(context: CinderContext, number: int, body: Specs) -> SpecsSh
 @operation("types_show_spec", "GET", "types/<number>/extra_specs/<key>", right=Right.VOLUME_TYPES)
 async def show_spec(context: CinderContext, number: int, key: str) -> dict[str, str]:
     """Show one of a type's extra specs."""
-    specs = (await _find(context, number)).extra_specs
+    specs = (await find(context, number)).extra_specs
     if key not in specs:
         raise NotFound
     return {key: specs[key]}

@@ -284,7 +284,7 @@ async def list_types(context: NovaContext) -> CinderTypes:
 @operation("cinder_show_type", "GET", "types/<type_id>", versions=_VERSIONS)
 async def show_type(context: NovaContext, type_id: int) -> OneCinderType:
     """Show a volume type."""
-    return {"volume_type": _type(await context.services.types.get(type_id))}
+    return {"volume_type": _type(await context.services.types.get(type_id, context.sees_types_of))}
 
 
 def _volume(value: Volume, base: BaseUri) -> CinderVolumeShown:

@@ -61,7 +61,7 @@ LIST_QUERY: Final = ("name", "limit", "marker", "offset")
 _REFUSED: Final = ("extra_specs", "sort", "sort_key", "sort_dir")
 _FITS: Final[Mapping[str, Filter[VolumeType]]] = {
     "name": lambda each, text: each.name == text,
-    # All types are public.
+    # Callers see only types that they may use.
     "is_public": lambda _, text: text.strip().lower() in {"1", "t", "true", "yes", "none", ""},
 }
 
@@ -71,7 +71,8 @@ async def listed(context: NovaContext) -> Sequence[VolumeType]:
 
     :raises InvalidRequest: if a filter is not supported, or if the page is invalid.
     """
-    found = filtered(context.request, await context.services.types.listed(), _FITS, _REFUSED)
+    types = await context.services.types.listed(context.sees_types_of)
+    found = filtered(context.request, types, _FITS, _REFUSED)
     return paged(context.request, found, lambda each: each.id)[0]
 
 
@@ -103,7 +104,7 @@ async def create_type(context: NovaContext, body: CreateType) -> OneType:
 @operation("volume_types_show_type", "GET", "os-volume-types/<type_id>")
 async def show_type(context: NovaContext, type_id: int) -> OneType:
     """Show a volume type."""
-    return {"volume_type": _shown(await context.services.types.get(type_id))}
+    return {"volume_type": _shown(await context.services.types.get(type_id, context.sees_types_of))}
 
 
 @operation(
@@ -117,7 +118,11 @@ async def delete_type(context: NovaContext, type_id: int) -> None:
 @operation("volume_types_list_specs", "GET", "os-volume-types/<type_id>/extra_specs")
 async def list_specs(context: NovaContext, type_id: int) -> SpecsShown:
     """List a volume type's extra specs."""
-    return {"extra_specs": dict((await context.services.types.get(type_id)).extra_specs)}
+    return {
+        "extra_specs": dict(
+            (await context.services.types.get(type_id, context.sees_types_of)).extra_specs
+        )
+    }
 
 
 @operation(
@@ -136,7 +141,7 @@ async def create_specs(context: NovaContext, type_id: int, body: ExtraSpecs) -> 
 @operation("volume_types_show_spec", "GET", "os-volume-types/<type_id>/extra_specs/<key>")
 async def show_spec(context: NovaContext, type_id: int, key: str) -> dict[str, str]:
     """Show one of a volume type's extra specs."""
-    specs = (await context.services.types.get(type_id)).extra_specs
+    specs = (await context.services.types.get(type_id, context.sees_types_of)).extra_specs
     if key not in specs:
         raise NotFound
     return {key: specs[key]}
