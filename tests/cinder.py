@@ -34,7 +34,15 @@ roles = ["admin"]
 token = "bob"
 tenant = "22222222222222"
 user = "bob"
+
+[[identity.tokens]]
+token = "nova"
+tenant = "44444444444444"
+user = "nova"
+roles = ["service"]
 """
+#: The header of requests that a service with servers forwards.
+OF_NOVA = {"X-Service-Token": "nova"}
 #: The callers of the recordings: a member, an operator of another project, and another project's
 #: member.
 CALLERS = {

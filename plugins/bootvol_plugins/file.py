@@ -38,12 +38,13 @@ from bootvol.interfaces import (
     IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
+    IRoutingBackend,
     ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
 )
-from bootvol.model import ConnectionInfo, StoredDisk
+from bootvol.model import ConnectionInfo, LocalRoute, StoredDisk
 from bootvol.threads import Threads
 from bootvol_plugins import file_adoption
 from bootvol_plugins.file_folder import Folder
@@ -69,6 +70,7 @@ _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
     ISharingBackend,
     IIdentifiedBackend,
     IGuardedBackend,
+    IRoutingBackend,
     IGrowingBackend,
     IAdoptingBackend,
 )
@@ -340,6 +342,10 @@ class FileBackend:
     async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         return await self._threads.run(self._connection, volume)
+
+    async def route(self, volume: str) -> LocalRoute:
+        """See :meth:`bootvol.interfaces.IRoutingBackend.route`."""
+        return LocalRoute((await self.connection(volume)).address)
 
     def _connection(self, volume: str) -> ConnectionInfo:
         with self._folder.open(f"Finding {self._called(volume)} failed") as folder:

@@ -259,6 +259,21 @@ GET    /volume/v3/extensions                           401 401 200 403 200 200 2
 GET    /volume/v3/{tenant}/extensions/none             401 401 400 403 404 404 404
 GET    /volume/v3/extensions/none                      401 401 404 403 404 404 404
 
+GET    /volume/v3/{tenant}/attachments                         401 401 400 403 200 200 200
+GET    /volume/v3/attachments                                  401 401 200 403 200 200 200
+GET    /volume/v3/{tenant}/attachments/detail                  401 401 400 403 200 200 200
+GET    /volume/v3/attachments/detail                           401 401 200 403 200 200 200
+POST   /volume/v3/{tenant}/attachments                         401 401 400 403 403 400 400
+POST   /volume/v3/attachments                                  401 401 400 403 403 400 400
+GET    /volume/v3/{tenant}/attachments/none                    401 401 400 403 404 404 404
+GET    /volume/v3/attachments/none                             401 401 404 403 404 404 404
+PUT    /volume/v3/{tenant}/attachments/none                    401 401 400 403 403 400 400
+PUT    /volume/v3/attachments/none                             401 401 400 403 403 400 400
+DELETE /volume/v3/{tenant}/attachments/none                    401 401 400 403 403 404 404
+DELETE /volume/v3/attachments/none                             401 401 404 403 403 404 404
+POST   /volume/v3/{tenant}/attachments/none/action             401 401 400 403 403 400 400
+POST   /volume/v3/attachments/none/action                      401 401 400 403 403 400 400
+
 GET    /volume/v3/{tenant}/os-volume-transfer          401 401 400 403 200 200 200
 GET    /volume/v3/{tenant}/os-volume-transfer/detail   401 401 400 403 200 200 200
 POST   /volume/v3/{tenant}/os-volume-transfer          401 401 400 403 403 400 400

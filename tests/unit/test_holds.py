@@ -45,7 +45,7 @@ from bootvol.model import (
 )
 from bootvol.service.holding import holds as single
 from bootvol.service.holding.by_hand import ByHand, Taken
-from bootvol.service.holding.holds import Holds
+from bootvol.service.holding.holds import Holds, Told
 from bootvol.service.holding.rules import MOST
 from bootvol.service.volumes import _mark_deleted
 from bootvol.store import attachments, holds, schema, snapshots, states, volumes
@@ -103,13 +103,15 @@ class Calls:
             states.apply_event(db, Kind.VOLUME, self.volume.id, event)
 
     def reserve(self, instance: str | None = SERVER, host: str | None = None) -> Hold:
+        """Reserve the volume; return the hold as it is then."""
         wanted = NewHold(self.volume.id, instance)
         connector = None if host is None else connector_of(host)
         with self.begin() as db:
             route = None if host is None else ROUTE
-            return self._holds._reserve(db, ANN, wanted, connector, route)
+            return self._holds._reserve(db, ANN, wanted, connector, route).after
 
-    def connect(self, uuid: str, host: str = "h1", **more: str) -> Hold:
+    def connect(self, uuid: str, host: str = "h1", **more: str) -> Told:
+        """Tell a host the way."""
         with self.begin() as db:
             return self._holds._connect(db, ANN, uuid, connector_of(host, **more), ROUTE)
 
@@ -156,13 +158,12 @@ def test_a_volume_goes_to_a_server_and_comes_back(calls: Calls) -> None:
     hold = calls.reserve()
     assert (hold.state, calls.status()) == (HoldState.RESERVED, Status.RESERVED)
     told = calls.connect(hold.uuid)
-    assert (told.state, told.route, calls.status()) == (
-        HoldState.RESERVED,
-        ROUTE,
-        Status.ATTACHING,
-    )
+    assert (told.before, calls.status()) == (hold, Status.ATTACHING)
+    assert calls.found() == [told.after]
+    assert (told.after.state, told.after.route) == (HoldState.ATTACHING, ROUTE)
     # The answer may have been lost.
-    assert calls.connect(hold.uuid).route == ROUTE
+    again = calls.connect(hold.uuid)
+    assert (again.before, again.after) == (told.after, told.after)
     assert not calls.now.attachments
     for _ in range(2):
         calls.complete(hold.uuid)

@@ -29,11 +29,12 @@ from bootvol.interfaces import (
     ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
+    IRoutingBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
 )
-from bootvol.model import ConnectionInfo
+from bootvol.model import ConnectionInfo, LocalRoute
 from bootvol_plugins.lvm.commands import Lvm
 from bootvol_plugins.lvm.holders import is_left_open
 from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
@@ -241,6 +242,10 @@ class LvmBackend:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         return ConnectionInfo("block", (await self._active(volume)).path)
 
+    async def route(self, volume: str) -> LocalRoute:
+        """See :meth:`bootvol.interfaces.IRoutingBackend.route`."""
+        return LocalRoute((await self._active(volume)).path)
+
     async def _active(self, volume: str) -> Found:
         """Return a volume, activated if necessary.
 
@@ -301,7 +306,7 @@ class LvmBackend:
         return f"{volume} on backend {self.name}"
 
 
-@implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend, ICountingBackend)
+@implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend, ICountingBackend, IRoutingBackend)
 class ThickBackend(LvmBackend):
     """Volumes with their own extents. New extents hold old data, so deletion wipes a volume."""
 

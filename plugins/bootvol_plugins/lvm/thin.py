@@ -17,6 +17,7 @@ from bootvol.interfaces import (
     ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
+    IRoutingBackend,
     IVolumeWriter,
     PluginContext,
 )
@@ -25,7 +26,14 @@ from bootvol_plugins.lvm.pools import Pool, PoolWriter
 from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
 
 
-@implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend, IGuardedBackend, ICountingBackend)
+@implementer(
+    IBlockBackend,
+    ICloningBackend,
+    IIdentifiedBackend,
+    IGuardedBackend,
+    ICountingBackend,
+    IRoutingBackend,
+)
 class ThinBackend(LvmBackend):
     """Volumes in a thin pool. Volumes take space when they are written, and share it with clones.
 

@@ -20,11 +20,12 @@ from bootvol.interfaces import (
     IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
+    IRoutingBackend,
     ISnapshotAdoptingBackend,
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import ConnectionInfo, StoredDisk
+from bootvol.model import ConnectionInfo, RbdRoute, StoredDisk
 from bootvol.reactors import IReactor
 from bootvol_plugins.rbd import adoption
 from bootvol_plugins.rbd.bindings import Bindings, Image
@@ -35,6 +36,7 @@ from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.images import Images, InUse
 from bootvol_plugins.rbd.locations import Location
 from bootvol_plugins.rbd.options import RbdOptions
+from bootvol_plugins.rbd.routes import route
 
 T = TypeVar("T")
 
@@ -65,6 +67,7 @@ def declared(options: RbdOptions) -> Capabilities:
     IImageCloningBackend,
     IIdentifiedBackend,
     IGuardedBackend,
+    IRoutingBackend,
     IGrowingBackend,
     IAdoptingBackend,
     ISnapshotAdoptingBackend,
@@ -191,6 +194,15 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await self._run("Finding", volume, lambda images, _: images.check(volume))
         return ConnectionInfo("rbd", self._options.address(volume))
+
+    async def route(self, volume: str) -> RbdRoute:
+        """See :meth:`bootvol.interfaces.IRoutingBackend.route`."""
+
+        def asked(images: Images) -> RbdRoute:
+            images.check(volume)
+            return route(images.pool, self._options, volume)
+
+        return await self._run("Finding", volume, lambda images, _: asked(images))
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IClosable.close`."""

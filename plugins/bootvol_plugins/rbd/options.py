@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Self
+from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,6 +39,14 @@ class RbdOptions(Options):
     """Pools of the same cluster with images that the backend may clone, if a source locates an
     image there.
     """
+    cluster: _Name = "ceph"
+    """The cluster's name on hosts of other systems, which look for files with this name."""
+    secret_uuid: UUID | None = Field(default=None, strict=False)
+    """The id of libvirt's secret with the user's key on hosts of other systems.  The default is the
+    id of the cluster.
+    """
+    share_keyring: bool = False
+    """Whether hosts of other systems, and so the projects, get the key in ``keyring``."""
     timeout: int = Field(default=30, ge=1, le=3600)
     """Longest time in seconds for each operation of the cluster."""
 
@@ -56,6 +65,12 @@ class RbdOptions(Options):
             if port is not None and not 0 < int(port[1]) <= _LAST_PORT:
                 raise ValueError(f"{each!r} has an impossible port")
         return value
+
+    @model_validator(mode="after")
+    def _can_share(self) -> Self:
+        if self.share_keyring and self.keyring is None:
+            raise ValueError("share_keyring needs keyring")
+        return self
 
     @model_validator(mode="after")
     def _has_cluster(self) -> Self:

@@ -38,6 +38,7 @@ class VolumeReadOnly(InvalidRequest):
 
     def __init__(self, volume: str) -> None:
         super().__init__(f"Volume {volume} is for reading only.")
+        self.volume = volume
 
 
 class HoldProtected(BootvolError):

@@ -86,6 +86,15 @@ def get(connection: Connection, tenant: str, uuid: str) -> Hold:
     return found[0]
 
 
+def owner(connection: Connection, uuid: str) -> str | None:
+    """Return the tenant of an attachment, or None."""
+    for table in holds, attachments:
+        found: str | None = connection.scalar(select(table.c.tenant).where(table.c.uuid == uuid))
+        if found is not None:
+            return found
+    return None
+
+
 def listed(connection: Connection, tenant: str | None) -> Sequence[Hold]:
     """Return the holds of a tenant, and the attachments of bootvol's own in the same form.
 

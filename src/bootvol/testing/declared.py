@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -19,9 +21,11 @@ from bootvol.interfaces import (
     IGrowingBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
+    IRoutingBackend,
     ISharingBackend,
     ISparse,
 )
+from bootvol.model import LocalRoute
 from bootvol.testing.volumes import SIZE, VOLUMES, cancelled, noise, read, read_from, write
 
 _NAME, _OTHER = VOLUMES
@@ -139,6 +143,34 @@ class Declared:
             assert not any(await read(backend, _OTHER, 3 * SIZE, SIZE))
             assert await read(backend, _OTHER, 2 * SIZE, SIZE) == noise(SIZE, 1)
             await backend.delete(_OTHER)
+        await backend.delete(_NAME)
+
+    @ensureDeferred
+    async def test_names_a_route_if_provided(self, backend: IBlockBackend) -> None:
+        """A host opens the volume on the route, and bootvol has no part in that."""
+        if not IRoutingBackend.providedBy(backend):
+            return  # The backend promises nothing: the core refuses attachments of other systems.
+        verifyObject(IRoutingBackend, backend)
+        routing = IRoutingBackend(backend)
+        with pytest.raises(BackendFailed):
+            await routing.route(_NAME)
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        route = await routing.route(_NAME)
+        assert route == await routing.route(_NAME)
+        if isinstance(route, LocalRoute):
+            block = backend.capabilities.block_size
+            with open(route.path, "r+b", buffering=0) as opened:
+                assert opened.read(SIZE) == noise(SIZE)
+                opened.seek(block)
+                opened.write(noise(block, 1))
+                os.fsync(opened.fileno())
+            assert await read(backend, _NAME, block, block) == noise(block, 1)
+        else:
+            assert route.monitors
+            assert route.place.endswith(f"/{_NAME}")
+            assert all(host and 0 < port < 65536 for host, port in route.monitors)
+            UUID(route.secret)
         await backend.delete(_NAME)
 
     @ensureDeferred

@@ -31,13 +31,14 @@ from bootvol.interfaces import (
     IImageSource,
     IImageStream,
     IPartSource,
+    IRoutingBackend,
     ISharingBackend,
     ISparse,
     ISparseStream,
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Caller, ConnectionInfo, Extent, Image
+from bootvol.model import Caller, ConnectionInfo, Extent, Image, Route
 
 #: The optional interfaces of a backend.
 _OPTIONAL: Final = (
@@ -48,6 +49,7 @@ _OPTIONAL: Final = (
     IGuardedBackend,
     ICountingBackend,
     IGrowingBackend,
+    IRoutingBackend,
 )
 
 
@@ -198,6 +200,11 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.ICountingBackend.check_closed`."""
         await self._faults.meet(self._clock, "check_closed")
         await ICountingBackend(self._inner).check_closed(volume)
+
+    async def route(self, volume: str) -> Route:
+        """See :meth:`bootvol.interfaces.IRoutingBackend.route`."""
+        await self._faults.meet(self._clock, "route")
+        return await IRoutingBackend(self._inner).route(volume)
 
     async def grow(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""

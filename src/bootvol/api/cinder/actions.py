@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootvol.api.cinder import copying, image_uploads, resets, volume_actions
+from bootvol.api.cinder import attaching, copying, image_uploads, resets, volume_actions
 from bootvol.api.cinder.acting import Actions, Named
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.http import Reply
@@ -14,6 +14,7 @@ from bootvol.api.operations import operation
 _VOLUMES: Final = Actions(
     (
         *volume_actions.ACTIONS,
+        *attaching.ACTIONS,
         *copying.ACTIONS,
         *image_uploads.ACTIONS,
         *resets.ACTIONS,

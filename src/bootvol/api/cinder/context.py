@@ -9,7 +9,7 @@ import attrs
 from pydantic import BaseModel
 from twisted.web.iweb import IRequest
 
-from bootvol.api.cinder import words
+from bootvol.api.cinder import taken, words
 from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.matching import flag
 from bootvol.api.cinder.microversions import HEADER, Microversion, of_request
@@ -21,6 +21,8 @@ from bootvol.api.operations import Operation
 from bootvol.api.paging import Link
 from bootvol.errors import (
     BootvolError,
+    HoldProtected,
+    HostTaken,
     ImageNotFound,
     InvalidImageRef,
     NotFound,
@@ -84,6 +86,11 @@ class CinderContext(RequestContext):
     def operates(self) -> bool:
         """True if the caller may see the objects of all projects."""
         return self.may(Right.ALL_TENANTS)
+
+    @property
+    def trusted(self) -> bool:
+        """True if the request comes from a service that runs servers, such as Nova."""
+        return self.policy.grants(self.caller.service_roles, Right.FOREIGN_SERVERS)
 
     def has(self, minor: int) -> bool:
         """Return whether the microversion is 3.``minor`` or later."""
@@ -171,6 +178,8 @@ def reword(operation: Operation, error: BootvolError) -> BootvolError:
     """Return the error for the client, in Cinder's words."""
     if isinstance(error, ImageNotFound):
         return InvalidImageRef("Invalid image identifier or unable to access requested image.")
+    if isinstance(error, HoldProtected | HostTaken):
+        return taken.protected(error)
     prefix = next((text for kind, text in _PREFIXES if isinstance(error, kind)), "")
     if not prefix or error.message.startswith(prefix):
         return error

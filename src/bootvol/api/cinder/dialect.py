@@ -11,6 +11,7 @@ from bootvol.api.cache import Answers
 from bootvol.api.cinder import (
     absent,
     actions,
+    attachments,
     default_types,
     filter_names,
     metadata,
@@ -64,6 +65,7 @@ CINDER: Final = Dialect[CinderContext](
         "versions": versions.OPERATIONS,
         "volumes": volumes.OPERATIONS,
         "actions": actions.OPERATIONS,
+        "attachments": attachments.OPERATIONS,
         "snapshots": (*snapshots.OPERATIONS, *resets.OPERATIONS),
         "metadata": metadata.OPERATIONS,
         "transfers": transfers.OPERATIONS,

@@ -217,17 +217,15 @@ def _type_id(value: Volume) -> str | None:
 
 
 def _attachments(value: Volume, context: CinderContext) -> list[AttachmentShown]:
-    if value.status is not Status.IN_USE and value.status is not Status.DETACHING:
-        return []
     return [
         {
             "id": value.uuid,
-            "attachment_id": str(uuid5(NAMESPACE_OID, f"{value.uuid}/{each.server_id}")),
+            "attachment_id": each.uuid,
             "volume_id": value.uuid,
-            "server_id": each.server_uuid or each.server_id,
-            "host_name": None,
-            "device": f"/dev/{each.disk}",
-            "attached_at": None,
+            "server_id": each.server_uuid or each.server_id or None,
+            "host_name": each.host if context.sees_places else None,
+            "device": each.device if each.attached_at else f"/dev/{each.disk}",
+            "attached_at": None if each.attached_at is None else time(each.attached_at),
         }
         for each in value.attachments
     ]

@@ -20,7 +20,7 @@ from bootvol.api.cinder.words import MALFORMED
 from bootvol.api.filters import number, text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
-from bootvol.errors import InvalidRequest, VolumeNotFound
+from bootvol.errors import InvalidRequest, VolumeBusy, VolumeNotFound
 from bootvol.model import NewVolume, Volume
 from bootvol.policy import Right
 
@@ -114,6 +114,11 @@ _LISTING: Final = Listing[Volume](
         "availability_zone": lambda each: each.availability_zone,
     },
     counts=True,
+)
+_NOT_DELETED: Final = (
+    "Volume status must be available or error or error_restoring or error_extending or"
+    " error_managing and must not be migrating, attached, belong to a group, have snapshots,"
+    " awaiting a transfer, or be disassociated from snapshots after volume transfer."
 )
 _QUERY: Final = (*_LISTING.query, "all_tenants")
 
@@ -250,7 +255,10 @@ async def delete_volume(context: CinderContext, volume_id: int) -> None:
     # Each status that allows a forced deletion allows any other here, too.
     if flag(text(context.request, b"force") or "false", "force"):
         context.policy.check(context.caller.roles, Right.FORCE)
-    await context.services.volumes.delete(context.caller, volume_id, snapshots=cascade)
+    try:
+        await context.services.volumes.delete(context.caller, volume_id, snapshots=cascade)
+    except VolumeBusy:
+        raise VolumeBusy(_NOT_DELETED) from None
 
 
 OPERATIONS = (

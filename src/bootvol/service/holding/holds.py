@@ -26,6 +26,17 @@ from bootvol.store import holds
 from bootvol.store.database import Database
 
 
+@attrs.frozen
+class Told:
+    """A hold before and after a host was told how to reach the volume, or without such a host.
+
+    The later one has the whole route, with a keyring if the backend gives one.
+    """
+
+    before: Hold
+    after: Hold
+
+
 class Holds:
     """The holds of all tenants, as seen by a caller.
 
@@ -52,14 +63,20 @@ class Holds:
         """
         return await self._database.read(holds.get, caller.tenant, uuid)
 
+    async def owner(self, uuid: str) -> str | None:
+        """Return the tenant of an attachment of any tenant; None if there is no such attachment.
+
+        Only callers who may see the resources of all tenants may learn the result.
+        """
+        return await self._database.read(holds.owner, uuid)
+
     async def reserve(
         self, caller: Caller, wanted: NewHold, connector: Connector | None = None
-    ) -> Hold:
+    ) -> Told:
         """Reserve a volume, and connect the volume at once if the host is known.
 
         A call whose answer was lost may be repeated: the server then has one hold more.
 
-        :returns: the hold as it was before the connection, but with the route.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises VolumeTaken: if the volume is not free for the server.
         :raises InvalidRequest: if the volume has too many holds.
@@ -85,7 +102,7 @@ class Holds:
         wanted: NewHold,
         connector: Connector | None,
         route: Route | None,
-    ) -> Hold:
+    ) -> Told:
         volume, found = rules.locked(db, caller, wanted.volume_id, taking=True)
         rules.check_free_for(volume, found, wanted.instance)
         hold = Hold(
@@ -99,15 +116,15 @@ class Holds:
             mode=wanted.mode,
         )
         holds.add(db, hold)
+        told = Told(hold, hold)
         if connector is not None:
-            self._note_connection(db, volume, [*found, hold], hold, connector, route)
+            told = self._tell(db, volume, [*found, hold], hold, connector, route)
         holds.follow(db, volume.id, volume.status)
-        return attrs.evolve(hold, route=route)
+        return told
 
-    async def connect(self, caller: Caller, uuid: str, connector: Connector) -> Hold:
+    async def connect(self, caller: Caller, uuid: str, connector: Connector) -> Told:
         """Tell a host how to reach the volume of a hold; may be repeated.
 
-        :returns: the hold as it was before, but with the route.
         :raises AttachmentNotFound: if the tenant has no attachment with this id.
         :raises HoldProtected: if bootvol itself manages the attachment.
         :raises HostTaken: if the host has the volume by another hold, or another host has the
@@ -129,11 +146,11 @@ class Holds:
 
     def _connect(
         self, db: Db, caller: Caller, uuid: str, connector: Connector, route: Route
-    ) -> Hold:
+    ) -> Told:
         hold, volume, found = _locked(db, caller, uuid)
-        self._note_connection(db, volume, found, hold, connector, route)
+        told = self._tell(db, volume, found, hold, connector, route)
         holds.follow(db, volume.id, volume.status)
-        return attrs.evolve(hold, route=route)
+        return told
 
     def _check_connection(
         self, db: Db, volume: Volume, found: Sequence[Hold], hold: Hold, connector: Connector
@@ -145,7 +162,7 @@ class Holds:
         if hold.state is HoldState.ATTACHED and hold.host != connector.host:
             raise HostTaken(volume.uuid)
 
-    def _note_connection(
+    def _tell(
         self,
         db: Db,
         volume: Volume,
@@ -153,22 +170,20 @@ class Holds:
         hold: Hold,
         connector: Connector,
         route: Route | None,
-    ) -> None:
+    ) -> Told:
         self._check_connection(db, volume, found, hold, connector)
         known = hold.state is not HoldState.RESERVED
-        holds.change(
-            db,
-            hold.uuid,
-            {
-                "state": hold.state if known else HoldState.ATTACHING,
-                "host": connector.host,
-                "mountpoint": connector.mountpoint or hold.mountpoint,
-                "mode": "ro" if volume.readonly else hold.mode or connector.mode or "rw",
-                "connector": connector.described,
-                "route": route,
-                "attached_at": hold.attached_at or self._now(),
-            },
-        )
+        changes: holds.Changes = {
+            "state": hold.state if known else HoldState.ATTACHING,
+            "host": connector.host,
+            "mountpoint": connector.mountpoint,
+            "mode": "ro" if volume.readonly else hold.mode or connector.mode or "rw",
+            "connector": connector.described,
+            "route": route,
+            "attached_at": hold.attached_at or self._now(),
+        }
+        holds.change(db, hold.uuid, changes)
+        return Told(hold, attrs.evolve(hold, **changes))
 
     async def complete(self, caller: Caller, uuid: str) -> None:
         """Note that the server has the volume; may be repeated.
