@@ -87,11 +87,11 @@ async def made(daemon: Running, kind: str, **members: object) -> str:
     return uuid
 
 
-async def settled(daemon: Running, kind: str, uuid: str) -> None:
+async def settled(daemon: Running, kind: str, uuid: str, who: str = "member") -> None:
     """Wait until a volume or snapshot is available."""
 
     async def status() -> str:
-        return str((await ask(daemon, "GET", f"{kind}s/{uuid}")).json[kind]["status"])
+        return str((await ask(daemon, "GET", f"{kind}s/{uuid}", who=who)).json[kind]["status"])
 
     await until(status, lambda found: found == "available")
 

@@ -122,6 +122,8 @@ class QuotaTable(Options):
     instances: QuotaLimit = 10
     key_pairs: QuotaLimit = 100
     """Limit for each user of the tenant."""
+    per_volume_gigabytes: QuotaLimit = -1
+    """Limit of the size of each volume in GiB."""
     snapshots_in_gigabytes: bool = True
     """Whether snapshots count in ``gigabytes``, as in Cinder."""
 

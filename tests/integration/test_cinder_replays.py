@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pytest_twisted import ensureDeferred
 
-from tests.cinder import ask, daemon, made, recorded
+from tests.cinder import CALLERS, ask, daemon, made, recorded, settled
 from tests.daemons import TENANT, Answer, Running
 
 __all__ = ["daemon"]
@@ -46,6 +47,82 @@ async def test_lists_are_cut_filtered_and_counted_as_recorded(daemon: Running) -
         if found != {name: each[name] for name in found}:
             wrong.append((each, found))
     assert wrong == [], "\n".join(map(str, wrong))
+
+
+@ensureDeferred
+async def test_quotas_refuse_in_the_recorded_words(daemon: Running) -> None:
+    """Each exchange depends on those before."""
+    offered = await made(daemon, "volume", size=1)
+    known = {"other": CALLERS["other"][1], "offered": offered}
+    wrong: list[object] = []
+    exchanges = recorded("cinder-quotas.json")
+    assert len(exchanges) > 25
+    for each in exchanges:
+        text = json.dumps(each)
+        for name, value in known.items():
+            text = text.replace(f"{{{name}}}", value)
+        each = json.loads(text)
+        path = f"{each['path']}?{each.get('query', '')}"
+        answer = await ask(
+            daemon,
+            each["method"],
+            path,
+            each.get("body"),
+            who=each["who"],
+            version=each["version"],
+        )
+        wrong += differences(each, answer)
+        if (each["method"], answer.status, each["path"]) == ("POST", 202, "volumes"):
+            known["volume"] = answer.json["volume"]["id"]
+            await settled(daemon, "volume", known["volume"], "other")
+        if (each["method"], answer.status, each["path"]) == ("POST", 202, "os-volume-transfer"):
+            known["transfer"] = answer.json["transfer"]["id"]
+            known["key"] = answer.json["transfer"]["auth_key"]
+    assert wrong == [], "\n".join(map(str, wrong))
+
+
+@ensureDeferred
+async def test_the_default_quota_is_that_of_projects_without_one(daemon: Running) -> None:
+    """Operators change the default, and give projects the default again."""
+    path = "os-quota-class-sets/default"
+    assert (await ask(daemon, "GET", path)).status == 403
+    change = {"quota_class_set": {"volumes": 77, "backups": 7}}
+    put = await ask(daemon, "PUT", path, change, who="admin")
+    assert (put.status, put.json["quota_class_set"]["volumes"]) == (200, 77)
+    shown = (await ask(daemon, "GET", path, who="admin")).json["quota_class_set"]
+    assert (shown["id"], shown["volumes"], shown["volumes___DEFAULT__"]) == ("default", 77, -1)
+    mine = (await ask(daemon, "GET", "limits")).json["limits"]["absolute"]
+    assert (mine["maxTotalVolumes"], mine["maxTotalBackups"]) == (77, 7)
+    quota = f"os-quota-sets/{TENANT}"
+    await ask(daemon, "PUT", quota, {"quota_set": {"volumes": 3}}, who="admin")
+    assert (await ask(daemon, "GET", quota)).json["quota_set"]["volumes"] == 3
+    assert (await ask(daemon, "GET", f"{quota}/defaults")).json["quota_set"]["volumes"] == 77
+    assert (await ask(daemon, "DELETE", quota)).status == 403
+    gone = await ask(daemon, "DELETE", quota, who="admin")
+    assert (gone.status, gone.body) == (200, b"")
+    assert (await ask(daemon, "GET", quota)).json["quota_set"]["volumes"] == 77
+    await made(daemon, "volume", size=1)
+    usage = (await ask(daemon, "GET", f"{quota}?usage=True")).json["quota_set"]
+    assert usage["gigabytes___DEFAULT__"] == {"limit": -1, "in_use": 1, "reserved": 0}
+    other = await ask(daemon, "PUT", "os-quota-class-sets/gold", change, who="admin")
+    assert other.status == 400
+
+
+def differences(each: dict[str, Any], answer: Answer) -> list[object]:
+    """Return the differences of an answer from a recorded exchange."""
+    if answer.status != each["status"]:
+        return [(each, answer.status, answer.body)]
+    if answer.status >= 400:
+        fault = answer.json[each["fault"]]
+        if answer.status == 413:
+            assert (fault["retryAfter"], answer.headers["retry-after"]) == ("0", "0")
+        return [] if fault["message"] == each["message"] else [(each["message"], fault["message"])]
+    if "reply" not in each:
+        return []
+    body = answer.json
+    found = body.get("quota_set") or body["limits"]["absolute"]
+    shown = {name: found[name] for name in each["reply"]}
+    return [] if shown == each["reply"] else [(each, shown)]
 
 
 def shape(answer: Answer, path: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ directory = "others"
 
 @pytest.fixture(params=[False, True], ids=["copies", "clones"])
 def clones(request: pytest.FixtureRequest) -> bool:
-    """Whether the daemon's backends clone."""
+    """Return True if the daemon's backends clone."""
     return bool(request.param)
 
 

@@ -250,8 +250,8 @@ async def test_a_tenant_sees_only_its_own(running: Running) -> None:
 async def test_quota_is_exact_when_many_ask_at_once(running: Running) -> None:
     """With many creates at once, exactly the number allowed by the quota succeeds.
 
-    Break: `src/bootvol/service/quotas.py`: `too_many = 0 <= self.volumes < used.volumes + 1` ->
-    `too_many = 0 <= self.volumes < used.volumes`.
+    Break: `src/bootvol/service/quotas.py`: `if 0 <= self.volumes < used.volumes + 1:` ->
+    `if 0 <= self.volumes < used.volumes:`.
     """
     wanted = {"volume": {"size": 1}}
     asked = [running.call("POST", "os-volumes", wanted) for _ in range(40)]

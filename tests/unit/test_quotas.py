@@ -24,7 +24,8 @@ INSTANCE = "Instance quota exceeded. You cannot run any more instances of this t
         ("volumes", 5, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
         ("gigabytes", 13, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
         ("snapshots", 5, lambda quota: quota.check_snapshots(4), SNAPSHOT),
-        ("gigabytes", 13, lambda quota: quota.check_snapshots(4, 13), TOO_LARGE),
+        ("gigabytes", 13, lambda quota: quota.check_snapshots(4, 10, 3), TOO_LARGE),
+        ("per_volume_gigabytes", 3, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
         ("instances", 5, lambda quota: quota.check_instances(4), INSTANCE),
     ],
 )

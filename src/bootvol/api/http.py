@@ -96,6 +96,7 @@ class Faults:
     :ivar body: converts an error and its HTTP status to the JSON object for the client.
     :ivar schema: returns the JSON schema of these objects by HTTP status.
     :ivar status: returns the HTTP status of an error.
+    :ivar retry_after: returns the header ``Retry-After`` of an error; None for no header.
     :ivar name: distinguishes the form from others in the same OpenAPI document.
     """
 
@@ -103,6 +104,7 @@ class Faults:
     schema: Callable[[int], JsonObject]
     status: Callable[[BootvolError], int] = status_of
     name: str = ""
+    retry_after: Callable[[BootvolError], bytes | None] = lambda error: seconds_until_retry(error)
 
     def reply(self, error: BootvolError) -> Reply:
         """Return the reply that reports an error."""
@@ -208,7 +210,7 @@ def render_error(request: IRequest, failure: Failure, faults: Faults) -> bytes:
     """Set status and headers for a handler's exception, and return the fault as JSON."""
     error = _known(request, failure)
     reply = faults.reply(error)
-    if (retry_after := seconds_until_retry(error)) is not None:
+    if (retry_after := faults.retry_after(error)) is not None:
         request.setHeader(b"Retry-After", retry_after)
     known = getattr(request, "tenant", None)
     if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (

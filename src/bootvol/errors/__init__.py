@@ -12,6 +12,7 @@ from bootvol.errors.base import *
 from bootvol.errors.images import *
 from bootvol.errors.missing import *
 from bootvol.errors.operator import *
+from bootvol.errors.quotas import *
 from bootvol.errors.requests import *
 from bootvol.errors.servers import *
 from bootvol.errors.storage import *

@@ -323,14 +323,6 @@ class MethodNotAllowed(BootvolError):
     default_message = "The method is not allowed for the requested URL."
 
 
-class QuotaExceeded(BootvolError):
-    """The tenant has used up its quota."""
-
-    code = "quota-exceeded"
-    retryable = False
-    remedy = "Delete unneeded resources, or ask the operator for a higher quota."
-
-
 class RateLimited(BootvolError):
     """The tenant has sent too many requests.
 

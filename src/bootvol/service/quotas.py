@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import QuotaExceeded
+from bootvol.errors import Excess, QuotaExceeded
 from bootvol.model import Caller, Usage
 from bootvol.store import quotas as quota_rows
 from bootvol.store import servers as server_rows
@@ -18,17 +18,26 @@ from bootvol.store.database import Database
 
 #: Limit of metadata items of a volume or a server: the default of Cinder and Nova.
 MOST_METADATA: Final = 128
+#: The tenant of the rows that change the default quota.  No tenant has an empty name.
+EVERYBODY: Final = ""
 
 
 @attrs.frozen
 class Quota:
-    """The limits of one tenant; -1 means no limit."""
+    """The limits of one tenant; -1 means no limit.
+
+    The last three limits are of resources that bootvol does not have; clients may set them.
+    """
 
     volumes: int
     gigabytes: int
     snapshots: int
     instances: int
     key_pairs: int = 100
+    per_volume_gigabytes: int = -1
+    backups: int = 0
+    backup_gigabytes: int = 0
+    groups: int = 0
 
     def check(self, used: Usage, size_gib: int) -> None:
         """Check that a tenant may have one more volume.
@@ -37,12 +46,13 @@ class Quota:
         :param size_gib: size of the new volume in GiB.
         :raises QuotaExceeded: if the tenant may not have the volume.
         """
-        too_many = 0 <= self.volumes < used.volumes + 1
-        too_large = 0 <= self.gigabytes < used.gigabytes + size_gib
-        if too_many or too_large:
-            raise QuotaExceeded(
-                f"Volume quota exceeded. You cannot create a volume of size {size_gib}G"
-            )
+        text = f"Volume quota exceeded. You cannot create a volume of size {size_gib}G"
+        self._check_size(size_gib, text)
+        if 0 <= self.gigabytes < used.gigabytes + size_gib:
+            excess = Excess("gigabytes", self.gigabytes, used.gigabytes, size_gib)
+            raise QuotaExceeded(text, excess)
+        if 0 <= self.volumes < used.volumes + 1:
+            raise QuotaExceeded(text, Excess("volumes", self.volumes, used.volumes, 1))
 
     def check_growth(self, used: Usage, more_gib: int, size_gib: int) -> None:
         """Check that a volume of the tenant may become larger.
@@ -52,21 +62,40 @@ class Quota:
         :param size_gib: the new size in GiB.
         :raises QuotaExceeded: if the volume may not become larger.
         """
+        text = f"Volume quota exceeded. You cannot extend a volume to the size {size_gib}G"
+        self._check_size(size_gib, text)
         if 0 <= self.gigabytes < used.gigabytes + more_gib:
-            raise QuotaExceeded(
-                f"Volume quota exceeded. You cannot extend a volume to the size {size_gib}G"
-            )
+            excess = Excess("gigabytes", self.gigabytes, used.gigabytes, more_gib)
+            raise QuotaExceeded(text, excess)
 
-    def check_snapshots(self, used: int, gigabytes: int = 0) -> None:
+    def _check_size(self, size_gib: int, text: str) -> None:
+        """Check the size of one volume in GiB.
+
+        :param text: the message of the error.
+        :raises QuotaExceeded: if the volume would be too large.
+        """
+        if 0 <= self.per_volume_gigabytes < size_gib:
+            excess = Excess("per_volume_gigabytes", self.per_volume_gigabytes, 0, size_gib)
+            raise QuotaExceeded(text, excess)
+
+    def check_snapshots(self, used: int, gigabytes: int = 0, takes: int = 0) -> None:
         """Check that a tenant with ``used`` snapshots may have one more.
 
-        :param gigabytes: GiB that the tenant would use with the new snapshot.
+        :param gigabytes: GiB that the tenant uses.
+        :param takes: GiB of the new snapshot; 0 if snapshots do not count.
         :raises QuotaExceeded: if the tenant may not have the snapshot.
         """
+        # A snapshot that takes no gigabytes is not refused for the present usage of gigabytes.
+        if takes and 0 <= self.gigabytes < gigabytes + takes:
+            raise QuotaExceeded(
+                "Volume quota exceeded. You cannot create a snapshot of this size",
+                Excess("gigabytes", self.gigabytes, gigabytes, takes),
+            )
         if 0 <= self.snapshots < used + 1:
-            raise QuotaExceeded("Snapshot quota exceeded. You cannot create another snapshot")
-        if 0 <= self.gigabytes < gigabytes:
-            raise QuotaExceeded("Volume quota exceeded. You cannot create a snapshot of this size")
+            raise QuotaExceeded(
+                "Snapshot quota exceeded. You cannot create another snapshot",
+                Excess("snapshots", self.snapshots, used, 1),
+            )
 
     def check_key_pairs(self, used: int) -> None:
         """Check that a user with ``used`` key pairs may have one more.
@@ -90,18 +119,22 @@ class Quota:
 
 @attrs.frozen
 class Account:
-    """The quota and the usage of a tenant at one moment."""
+    """The quota and the usage of a tenant at one moment.
+
+    :ivar types: the usage by volumes of each type; None stands for no type.
+    """
 
     quota: Quota
     volumes: Usage
     snapshots: int
     instances: int
+    types: Mapping[str | None, Usage] = attrs.Factory(dict)
 
 
 class Quotas:
     """The quotas of all tenants: a default, with exceptions for single tenants.
 
-    :param default: the quota from the configuration.
+    :param default: the quota from the configuration.  Operators may change single limits.
     :param snapshots_in_gigabytes: whether snapshots count in ``gigabytes``, as in Cinder: a
         snapshot may be a copy as large as its volume.
     """
@@ -109,7 +142,7 @@ class Quotas:
     def __init__(
         self, database: Database, default: Quota, *, snapshots_in_gigabytes: bool = True
     ) -> None:
-        self.default = default
+        self._configured = default
         self._snapshots_in_gigabytes = snapshots_in_gigabytes
         self._database = database
 
@@ -119,7 +152,10 @@ class Quotas:
         To compare usage with the quota exactly, call this method in the transaction that counts,
         after :func:`bootvol.store.volumes.lock_tenant_quota`.
         """
-        return attrs.evolve(self.default, **quota_rows.of(db, tenant))
+        return attrs.evolve(self._default(db), **quota_rows.of(db, tenant))
+
+    def _default(self, db: Db) -> Quota:
+        return attrs.evolve(self._configured, **quota_rows.of(db, EVERYBODY))
 
     def used(self, db: Db, tenant: str) -> Usage:
         """Count a tenant's volumes and gigabytes, in the same transaction as :meth:`of`."""
@@ -137,9 +173,26 @@ class Quotas:
         takes = size_gib if self._snapshots_in_gigabytes else 0
         self.of(db, tenant).check_snapshots(
             snapshot_rows.count(db, tenant),
-            # A snapshot that takes no gigabytes is not refused for the current usage of gigabytes.
-            self.used(db, tenant).gigabytes + takes if takes else 0,
+            self.used(db, tenant).gigabytes if takes else 0,
+            takes,
         )
+
+    async def default(self) -> Quota:
+        """Return the quota of tenants without a quota of their own."""
+        return await self._database.read(self._default)
+
+    async def set_default(self, bounds: Mapping[str, int]) -> Quota:
+        """Set some limits of the default quota; return the whole quota."""
+
+        def write(db: Db) -> Quota:
+            quota_rows.put(db, EVERYBODY, bounds)
+            return self._default(db)
+
+        return await self._database.write(write)
+
+    async def reset(self, tenant: str) -> None:
+        """Give a tenant the default quota again."""
+        await self._database.write(quota_rows.remove, tenant)
 
     async def get(self, tenant: str) -> Quota:
         """Return the quota of a tenant."""
@@ -171,6 +224,7 @@ class Quotas:
             self.used(db, tenant),
             snapshot_rows.count(db, tenant),
             server_rows.count(db, tenant),
+            volume_rows.usage_by_type(db, tenant),
         )
 
 

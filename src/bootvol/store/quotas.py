@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from bootvol.store import upsert
 from bootvol.store.schema import quotas
@@ -14,6 +14,11 @@ def of(connection: Connection, tenant: str) -> dict[str, int]:
     """Return the bounds set for a tenant, by resource."""
     query = select(quotas.c.resource, quotas.c.most).where(quotas.c.tenant == tenant)
     return {row.resource: row.most for row in connection.execute(query)}
+
+
+def remove(connection: Connection, tenant: str) -> None:
+    """Forget all bounds of a tenant."""
+    connection.execute(delete(quotas).where(quotas.c.tenant == tenant))
 
 
 def put(connection: Connection, tenant: str, bounds: Mapping[str, int]) -> None:

@@ -107,6 +107,14 @@ def usage(connection: Connection, tenant: str) -> Usage:
     return Usage(count, int(gigabytes))
 
 
+def usage_by_type(connection: Connection, tenant: str) -> Mapping[str | None, Usage]:
+    """Count a tenant's volumes and their GiB by the name of their type, as :func:`usage`."""
+    size = func.coalesce(volumes.c.target_gib, volumes.c.size_gib)
+    query = select(volumes.c.volume_type, func.count(), func.sum(size))
+    mine = query.where(volumes.c.tenant == tenant).group_by(volumes.c.volume_type)
+    return {name: Usage(count, int(gib)) for name, count, gib in connection.execute(mine)}
+
+
 def lock_tenant_quota(connection: Connection, tenant: str) -> None:
     """Serialize, until they end, the transactions that count a tenant's resources.
 

@@ -9,7 +9,7 @@ import attrs
 from pydantic import BaseModel
 from twisted.web.iweb import IRequest
 
-from bootvol.api.cinder import taken, words
+from bootvol.api.cinder import quota_words, taken, words
 from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.matching import flag
 from bootvol.api.cinder.microversions import HEADER, Microversion, of_request
@@ -26,6 +26,7 @@ from bootvol.errors import (
     ImageNotFound,
     InvalidImageRef,
     NotFound,
+    QuotaExceeded,
     SnapshotBusy,
     SnapshotNotFound,
     VolumeBusy,
@@ -180,6 +181,8 @@ def reword(operation: Operation, error: BootvolError) -> BootvolError:
         return InvalidImageRef("Invalid image identifier or unable to access requested image.")
     if isinstance(error, HoldProtected | HostTaken):
         return taken.protected(error)
+    if isinstance(error, QuotaExceeded) and error.excess is not None:
+        return QuotaExceeded(quota_words.of(error.excess), error.excess)
     prefix = next((text for kind, text in _PREFIXES if isinstance(error, kind)), "")
     if not prefix or error.message.startswith(prefix):
         return error

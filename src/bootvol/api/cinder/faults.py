@@ -7,7 +7,7 @@ from typing import Final
 
 from bootvol.api import admission, statuses
 from bootvol.api.faults import TITLED_FAULTS
-from bootvol.api.http import Faults
+from bootvol.api.http import Faults, seconds_until_retry
 from bootvol.api.openapi import exactly
 from bootvol.api.operations import Operation
 from bootvol.errors import BootvolError, MissingEntity, QuotaExceeded, UnsupportedContentType
@@ -56,8 +56,13 @@ def _schema(status: int) -> JsonObject:
     return exactly({_KEYS.get(status, _OTHER): inner})
 
 
+def _retry_after(error: BootvolError) -> bytes | None:
+    # Nobody knows when a quota will have room.
+    return b"0" if isinstance(error, QuotaExceeded) else seconds_until_retry(error)
+
+
 #: The form of errors in Cinder's dialect.
-CINDER_FAULTS: Final = Faults(_fault, _schema, _status)
+CINDER_FAULTS: Final = Faults(_fault, _schema, _status, retry_after=_retry_after)
 
 
 def refusals(operation: Operation) -> frozenset[int]:

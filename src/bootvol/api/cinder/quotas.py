@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, RootModel
 from typing_extensions import TypedDict
 
 from bootvol.api.cinder.context import CinderContext
+from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.matching import flag
+from bootvol.api.cinder.words import MALFORMED
 from bootvol.api.filters import text
 from bootvol.api.operations import operation
 from bootvol.errors import InvalidRequest, NotFound
@@ -25,21 +28,16 @@ class Used(TypedDict):
     reserved: Literal[0]
 
 
-class QuotaShown(TypedDict):
-    """A project's limits; -1 means no limit."""
-
-    id: str
-    volumes: int | Used
-    snapshots: int | Used
-    gigabytes: int | Used
-    per_volume_gigabytes: int | Used
-    backups: int | Used
-    backup_gigabytes: int | Used
-    groups: int | Used
+#: A project's limits, with the project's ``id``; and three limits for each type.
+QuotaShown = dict[str, int | str | Used]
 
 
 class OneQuota(TypedDict):
     quota_set: QuotaShown
+
+
+class OneClass(TypedDict):
+    quota_class_set: QuotaShown
 
 
 class Absolute(TypedDict):
@@ -68,35 +66,52 @@ class Limits(TypedDict):
     limits: LimitsShown
 
 
-Bound = Annotated[int, Field(ge=-1, le=LARGEST_ID)]
+class Bounds(RootModel[dict[str, object]]):
+    """The new limits of an update; absent limits stay."""
+
+    model_config = ConfigDict(strict=True)
 
 
-class ChangeQuota(BaseModel):
-    """The object ``quota_set`` of an update.  Absent limits stay."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
-
-    volumes: Bound | None = None
-    snapshots: Bound | None = None
-    gigabytes: Bound | None = None
-    #: Some clients repeat the project here.
-    tenant_id: str | None = None
+#: The limits of Cinder's quotas, in the order of its answers.
+_NAMES: Final = (
+    "volumes",
+    "per_volume_gigabytes",
+    "snapshots",
+    "gigabytes",
+    "backups",
+    "backup_gigabytes",
+    "groups",
+)
+#: The limits for each type, by the beginnings of their names.
+_OF_TYPES: Final = ("volumes_", "gigabytes_", "snapshots_")
+#: The only class of quotas: that of projects without a quota of their own.
+_CLASS: Final = "default"
 
 
 @operation("quotas_show_quota", "GET", "os-quota-sets/<project>", query=("usage",))
 async def show_quota(context: CinderContext, project: str) -> OneQuota:
     """Show a project's quota; only operators may see other projects' quotas."""
     _check(context, project)
-    usage = text(context.request, b"usage")
+    usage = flag(text(context.request, b"usage") or "false", "usage")
     account = await context.services.quotas.account_of(project)
-    return {"quota_set": _shown(project, account, flag(usage or "false", "usage"))}
+    types = await _types(context)
+    if not usage:
+        return {"quota_set": {**_limits(account.quota, types), "id": project}}
+    limits = _limits(account.quota, types)
+    used = _usage(account)
+    shown: QuotaShown = {
+        name: {"limit": int(str(limit)), "in_use": used.get(name, 0), "reserved": 0}
+        for name, limit in limits.items()
+    }
+    return {"quota_set": {**shown, "id": project}}
 
 
 @operation("quotas_show_default", "GET", "os-quota-sets/<project>/defaults")
 async def show_default(context: CinderContext, project: str) -> OneQuota:
     """Show the default quota."""
     _check(context, project)
-    return {"quota_set": _limits(project, context.services.quotas.default)}
+    quota = await context.services.quotas.default()
+    return {"quota_set": {**_limits(quota, await _types(context)), "id": project}}
 
 
 @operation(
@@ -107,13 +122,46 @@ async def show_default(context: CinderContext, project: str) -> OneQuota:
     right=Right.QUOTAS,
     query=("skip_validation",),
 )
-async def change_quota(context: CinderContext, project: str, body: ChangeQuota) -> OneQuota:
+async def change_quota(context: CinderContext, project: str, body: Bounds) -> OneQuota:
     """Set a project's quota; limits that the request does not name stay."""
     _check(context, project)
-    bounds = body.model_dump(exclude_none=True, exclude={"tenant_id"})
-    if "tenant_id" in body.model_fields_set and body.tenant_id not in (None, project):
+    types = await _types(context)
+    given = dict(body.root)
+    # Some clients repeat the project here.
+    if given.pop("tenant_id", None) not in (None, project):
         raise InvalidRequest("Invalid input received: the body names another project")
-    return {"quota_set": _limits(project, await context.services.quotas.set(project, bounds))}
+    quota = await context.services.quotas.set(project, _bounds(given, types, "quota set"))
+    return {"quota_set": _limits(quota, types)}
+
+
+@operation("quotas_delete_quota", "DELETE", "os-quota-sets/<project>", right=Right.QUOTAS)
+async def delete_quota(context: CinderContext, project: str) -> None:
+    """Give a project the default quota again."""
+    _check(context, project)
+    await context.services.quotas.reset(project)
+
+
+@operation("quotas_show_class", "GET", "os-quota-class-sets/<name>", right=Right.QUOTAS)
+async def show_class(context: CinderContext, name: str) -> OneClass:
+    """Show the quota of all projects without a quota of their own."""
+    quota = await context.services.quotas.default()
+    return {"quota_class_set": {**_limits(quota, await _types(context)), "id": name[:255]}}
+
+
+@operation(
+    "quotas_change_class",
+    "PUT",
+    "os-quota-class-sets/<name>",
+    entity="quota_class_set",
+    right=Right.QUOTAS,
+)
+async def change_class(context: CinderContext, name: str, body: Bounds) -> OneClass:
+    """Set the quota of all projects without a quota of their own."""
+    if name != _CLASS:
+        raise InvalidRequest(f"The only class of quotas is {_CLASS}.")
+    types = await _types(context)
+    bounds = _bounds(body.root, types, "quota class set")
+    return {"quota_class_set": _limits(await context.services.quotas.set_default(bounds), types)}
 
 
 @operation("limits_show_limits", "GET", "limits", query=("project_id",))
@@ -131,8 +179,8 @@ async def show_limits(context: CinderContext) -> Limits:
                 "maxTotalVolumes": account.quota.volumes,
                 "maxTotalSnapshots": account.quota.snapshots,
                 "maxTotalVolumeGigabytes": account.quota.gigabytes,
-                "maxTotalBackups": 0,
-                "maxTotalBackupGigabytes": 0,
+                "maxTotalBackups": account.quota.backups,
+                "maxTotalBackupGigabytes": account.quota.backup_gigabytes,
                 "totalVolumesUsed": account.volumes.volumes,
                 "totalGigabytesUsed": account.volumes.gigabytes,
                 "totalSnapshotsUsed": account.snapshots,
@@ -155,37 +203,68 @@ def _check(context: CinderContext, project: str) -> None:
         context.policy.check(context.caller.roles, Right.QUOTAS)
 
 
-def _limits(project: str, quota: Quota) -> QuotaShown:
+async def _types(context: CinderContext) -> list[str]:
+    """Return the names of the limits for types, in Cinder's order: the newest type first."""
+    types = [DEFAULT, *await context.services.types.listed()]
+    return [f"{name}{each.name}" for each in reversed(types) for name in _OF_TYPES]
+
+
+def _bounds(given: Mapping[str, object], types: list[str], what: str) -> Mapping[str, int]:
+    """Return the new limits of an update.
+
+    :param types: the names of the limits for types, which have no limits of their own.
+    :raises InvalidRequest: if a limit does not exist, or is not a valid number.
+    """
+    unknown = [name for name in given if name not in _NAMES and name not in types]
+    if unknown:
+        raise InvalidRequest(
+            f"Invalid input received: Bad key(s) in {what}: {','.join(unknown)[:255]}"
+        )
+    bounds = {name: _bound(name, value) for name, value in given.items()}
+    if any(bounds[name] != -1 for name in types if name in bounds):
+        raise InvalidRequest("Invalid input received: single types have no limits here, only -1")
+    return {name: bounds[name] for name in bounds if name in _NAMES}
+
+
+def _bound(name: str, value: object) -> int:
+    if isinstance(value, str) and value.isdigit():
+        raise InvalidRequest(MALFORMED)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be an integer")
+    if value < -1:
+        raise InvalidRequest(f"{name} must be >= -1")
+    if value > LARGEST_ID:
+        raise InvalidRequest(f"{name} must be <= {LARGEST_ID}")
+    return value
+
+
+def _limits(quota: Quota, types: list[str]) -> QuotaShown:
     return {
-        "id": project,
-        "volumes": quota.volumes,
-        "snapshots": quota.snapshots,
-        "gigabytes": quota.gigabytes,
-        "per_volume_gigabytes": -1,
-        "backups": 0,
-        "backup_gigabytes": 0,
-        "groups": 0,
+        **{name: int(getattr(quota, name)) for name in _NAMES[:-1]},
+        **dict.fromkeys(types, -1),
+        "groups": quota.groups,
     }
 
 
-def _shown(project: str, account: Account, usage: bool) -> QuotaShown:
-    limits = _limits(project, account.quota)
-    if not usage:
-        return limits
-    return {
-        "id": project,
-        "volumes": _used(account.quota.volumes, account.volumes.volumes),
-        "snapshots": _used(account.quota.snapshots, account.snapshots),
-        "gigabytes": _used(account.quota.gigabytes, account.volumes.gigabytes),
-        "per_volume_gigabytes": _used(-1, 0),
-        "backups": _used(0, 0),
-        "backup_gigabytes": _used(0, 0),
-        "groups": _used(0, 0),
+def _usage(account: Account) -> Mapping[str, int]:
+    shown = {
+        "volumes": account.volumes.volumes,
+        "gigabytes": account.volumes.gigabytes,
+        "snapshots": account.snapshots,
     }
+    for name, used in account.types.items():
+        kind = name or DEFAULT.name
+        shown[f"volumes_{kind}"] = used.volumes
+        shown[f"gigabytes_{kind}"] = used.gigabytes
+    return shown
 
 
-def _used(limit: int, in_use: int) -> Used:
-    return {"limit": limit, "in_use": in_use, "reserved": 0}
-
-
-OPERATIONS = (show_quota, show_default, change_quota, show_limits)
+OPERATIONS = (
+    show_quota,
+    show_default,
+    change_quota,
+    delete_quota,
+    show_class,
+    change_class,
+    show_limits,
+)

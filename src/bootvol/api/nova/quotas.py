@@ -85,7 +85,9 @@ async def show_quota(context: NovaContext, of_tenant: str) -> OneQuota:
 @operation("quotas_show_default_quota", "GET", "os-quota-sets/<of_tenant>/defaults")
 async def show_default_quota(context: NovaContext, of_tenant: str) -> OneQuota:
     """Show the default quota."""
-    return {"quota_set": {"id": _tenant(of_tenant), **_shown(context.services.quotas.default)}}
+    return {
+        "quota_set": {"id": _tenant(of_tenant), **_shown(await context.services.quotas.default())}
+    }
 
 
 @operation(
