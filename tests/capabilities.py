@@ -11,7 +11,7 @@ from bootvol.interfaces import Capabilities
 from bootvol.reactors import installed
 from bootvol.threads import Threads
 from bootvol_plugins.file import FileBackend
-from bootvol_plugins.lvm.backend import ThickBackend
+from bootvol_plugins.lvm.thick import ThickBackend
 from bootvol_plugins.lvm.thin import ThinBackend
 from bootvol_plugins.rbd import backend as rbd
 from bootvol_plugins.rbd.options import RbdOptions

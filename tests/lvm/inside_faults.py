@@ -161,7 +161,7 @@ async def test_what_is_in_use_stays(
     either: tuple[IBlockBackend, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_test, group = either
-    monkeypatch.setattr(backend, "_LOOK", 0.0)
+    monkeypatch.setattr(backend, "LOOK", 0.0)
     await under_test.allocate(NAME, SIZE)
     await write(under_test, NAME, 0, noise(SIZE))
     with open(device(group), "rb"), pytest.raises(VolumeInUse):
@@ -184,7 +184,7 @@ async def test_no_descriptor_of_a_device_stays_unnoticed(
     Break: `plugins/bootvol_plugins/lvm/backend.py`: `if not found.is_open:` -> `if True:`
     """
     under_test, group = either
-    monkeypatch.setattr(backend, "_LOOK", 0.0)
+    monkeypatch.setattr(backend, "LOOK", 0.0)
     await under_test.allocate(NAME, SIZE)
     with open(device(group), "r+b"):
         # No lock tells of this descriptor.
@@ -203,7 +203,7 @@ async def test_work_waits_for_a_check_of_others(
 ) -> None:
     """Another daemon on the host, or another job, checks the same volume at that moment.
 
-    Break: `plugins/bootvol_plugins/lvm/backend.py`: `looks = _LOOKS` -> `looks = 1`.
+    Break: `plugins/bootvol_plugins/lvm/backend.py`: `looks = LOOKS` -> `looks = 1`.
     """
     under_test, group = either
     await under_test.allocate(NAME, SIZE)
@@ -279,7 +279,7 @@ async def test_a_thread_of_an_earlier_daemon_hangs(
     Break: `plugins/bootvol_plugins/lvm/holders.py`: `if _state(process) == _ENDED` -> `if False`.
     """
     under_test, group = either
-    monkeypatch.setattr(backend, "_LOOK", 0.1)
+    monkeypatch.setattr(backend, "LOOK", 0.1)
     await under_test.allocate(NAME, SIZE)
     with capturedLogs() as logs, hanging(device(group)) as end:
         if kind == "write":
@@ -300,7 +300,7 @@ async def test_a_thread_of_an_earlier_daemon_hangs(
 async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
     """Neither bootvol nor others read the old content of blocks on a volume.
 
-    Break: `plugins/bootvol_plugins/lvm/backend.py`: `await self._zero(volume, 0, found.size)` ->
+    Break: `plugins/bootvol_plugins/lvm/thick.py`: `await self._zero(volume, 0, found.size)` ->
     `pass`.
     """
     lvm("lvcreate", "-y", "-L", "64m", "-n", "others", "thick")

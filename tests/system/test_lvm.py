@@ -10,7 +10,9 @@ import pytest
 from tests import lvm
 
 
-@pytest.mark.parametrize("module", ["inside_contract", "inside_faults", "inside_daemon"])
+@pytest.mark.parametrize(
+    "module", ["inside_contract", "inside_faults", "inside_daemon", "inside_adoption"]
+)
 def test_inside(module: str) -> None:
     # Sockets lie there, and need short paths.
     with tempfile.TemporaryDirectory(prefix="lvm") as folder:

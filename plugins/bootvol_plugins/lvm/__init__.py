@@ -15,8 +15,8 @@ def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
 
     :raises ConfigurationError: if LVM, the volume group or the thin pool is missing or unsuitable.
     """
-    from bootvol_plugins.lvm.backend import ThickBackend
     from bootvol_plugins.lvm.start import check_group, check_pool, reducing, store
+    from bootvol_plugins.lvm.thick import ThickBackend
     from bootvol_plugins.lvm.thin import ThinBackend
 
     binary = check_group(context.name, options)

@@ -1,4 +1,4 @@
-"""Volumes in a volume group, and thick volumes, which are wiped on deletion.
+"""Volumes in a volume group: the common part of thick and thin ones.
 
 The backend touches only logical volumes with bootvol's tag.
 """
@@ -12,7 +12,6 @@ from typing import Final
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from bootvol.clocks import sleep
 from bootvol.devices import OpenDevice, check_unused, failures
@@ -24,12 +23,6 @@ from bootvol.errors import (
     WrongStore,
 )
 from bootvol.interfaces import (
-    Capabilities,
-    IBlockBackend,
-    ICountingBackend,
-    IGuardedBackend,
-    IIdentifiedBackend,
-    IRoutingBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -37,17 +30,14 @@ from bootvol.interfaces import (
 from bootvol.model import ConnectionInfo, LocalRoute
 from bootvol_plugins.lvm.commands import Lvm
 from bootvol_plugins.lvm.holders import is_left_open
-from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
+from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, Found
 
 #: Blocks of 4 KiB suit direct I/O on any disk.
 BLOCK: Final = 4096
 #: How many times the backend checks that a volume is closed, and the seconds between two checks.
 #: udev opens a device that another program has just closed.
-_LOOKS: Final = 5
-_LOOK: Final = 1.0
-#: Bytes to wipe between two looks at the clock, and seconds between two progress reports.
-_WIPED: Final = 1024**3
-_REPORT: Final = 10.0
+LOOKS: Final = 5
+LOOK: Final = 1.0
 #: One lock for each volume group: one command at a time changes a group.
 _LOCKS: Final[dict[str, DeferredLock]] = {}
 
@@ -140,7 +130,7 @@ class LvmBackend:
                 descriptor = found.open(os.O_RDWR | os.O_EXCL)
             return OpenDevice.to_write(self._threads, descriptor, self._called(volume))
 
-        looks = _LOOKS
+        looks = LOOKS
         while True:
             try:
                 return await self._threads.obtain(OpenDevice.shut, opened)
@@ -153,7 +143,7 @@ class LvmBackend:
                     looks -= 1
                 if not looks:
                     raise
-            await sleep(self._clock, _LOOK)
+            await sleep(self._clock, LOOK)
 
     async def _is_left_open(self, volume: str, found: Found) -> bool:
         """Return whether only a process that has ended has the volume open: an earlier daemon.
@@ -177,7 +167,7 @@ class LvmBackend:
         while (found := await self._find(volume)) is not None and found.is_open:
             if not await self._is_left_open(volume, found):
                 break
-            await sleep(self._clock, _LOOK)
+            await sleep(self._clock, LOOK)
         if found is None:
             return
         await self._unmake(volume)
@@ -194,14 +184,14 @@ class LvmBackend:
         file system.  A second check at the same time, also of another daemon, looks like such a
         use for a moment.
         """
-        for left in reversed(range(_LOOKS)):
+        for left in reversed(range(LOOKS)):
             found = await self._active(volume)
             try:
                 await self._threads.run(self._check_unused, volume, found)
             except VolumeInUse:
                 if not left:
                     raise
-                await sleep(self._clock, _LOOK)
+                await sleep(self._clock, LOOK)
             else:
                 break
 
@@ -231,11 +221,11 @@ class LvmBackend:
 
         :raises VolumeInUse: if another program still has the volume open after all checks.
         """
-        for _ in range(_LOOKS):
+        for _ in range(LOOKS):
             found = await self._active(volume)
             if not found.is_open:
                 return found
-            await sleep(self._clock, _LOOK)
+            await sleep(self._clock, LOOK)
         raise VolumeInUse(f"A guest or another program has {self._called(volume)} open.")
 
     async def connection(self, volume: str) -> ConnectionInfo:
@@ -304,52 +294,3 @@ class LvmBackend:
 
     def _called(self, volume: str) -> str:
         return f"{volume} on backend {self.name}"
-
-
-@implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend, ICountingBackend, IRoutingBackend)
-class ThickBackend(LvmBackend):
-    """Volumes with their own extents. New extents hold old data, so deletion wipes a volume."""
-
-    capabilities = Capabilities(reads_zero_when_new=False, block_size=BLOCK, local=True)
-
-    async def _make(self, volume: str, size: int) -> None:
-        words = ("-L", f"{size}b", "-n", f"{PREFIX}{volume}", "--addtag", TAG)
-        # The core zeroes the whole volume.
-        blank = ("--zero", "n", "--wipesignatures", "n")
-        await self._lvm.run("lvcreate", "-y", *words, *blank, self._group)
-
-    async def _made(self, volume: str, size: int, found: Found) -> None:
-        # A guest sees whole extents. The core does not know the part beyond the size.
-        await self._zero(volume, size, found.size)
-
-    async def _unmake(self, volume: str) -> None:
-        """Wipe a volume.
-
-        After a cancellation or the end of the daemon, the next call wipes from the beginning.
-        """
-        found = await self._unused(volume)
-        if await self._report(f'origin="{PREFIX}{volume}"'):
-            # LVM would remove the snapshots together with the volume.
-            raise BackendFailed(f"{self._called(volume)} has snapshots that bootvol did not make.")
-        await self._zero(volume, 0, found.size)
-
-    async def _zero(self, volume: str, start: int, end: int) -> None:
-        """Make a range of a volume read as zeros durably, and log the progress."""
-        if start == end:
-            return
-        device = await self._open_to_write(volume)
-        said = self._clock.seconds()
-        try:
-            for offset in range(start, end, _WIPED):
-                await device.zero(offset, min(_WIPED, end - offset))
-                if self._clock.seconds() - said > _REPORT:
-                    said = self._clock.seconds()
-                    self._log.info(
-                        "wiping {volume}: {done} of {all} GiB",
-                        volume=self._called(volume),
-                        done=offset // _WIPED + 1,
-                        all=-(-end // _WIPED),
-                    )
-            await device.flush()
-        finally:
-            await device.close()

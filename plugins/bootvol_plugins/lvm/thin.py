@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from zope.interface import implementer
 
@@ -12,6 +12,7 @@ from bootvol.errors import (
 )
 from bootvol.interfaces import (
     Capabilities,
+    IAdoptingBackend,
     IBlockBackend,
     ICloningBackend,
     ICountingBackend,
@@ -21,7 +22,8 @@ from bootvol.interfaces import (
     IVolumeWriter,
     PluginContext,
 )
-from bootvol_plugins.lvm.backend import BLOCK, LvmBackend
+from bootvol_plugins.lvm.adoption import AdoptingLvm
+from bootvol_plugins.lvm.backend import BLOCK
 from bootvol_plugins.lvm.pools import Pool, PoolWriter
 from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
 
@@ -33,8 +35,9 @@ from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
     IGuardedBackend,
     ICountingBackend,
     IRoutingBackend,
+    IAdoptingBackend,
 )
-class ThinBackend(LvmBackend):
+class ThinBackend(AdoptingLvm):
     """Volumes in a thin pool. Volumes take space when they are written, and share it with clones.
 
     :param pool: the name of the pool.
@@ -101,3 +104,16 @@ class ThinBackend(LvmBackend):
         # Otherwise the cut-off data would stay in the pool, and return when the volume grows.
         with failures(f"Cloning {self._called(volume)} failed"):
             found.cut(size, self._chunk)
+
+    def _kind_obstacle(self, row: Mapping[str, str]) -> str | None:
+        if row["lv_attr"][:1] != "V" or row["pool_lv"] != self._pool_name:
+            return "the volume is not in the backend's thin pool"
+        return None
+
+    async def _extended(self, volume: str, start: int, found: Found) -> None:
+        # The pool zeroes new chunks.
+        pass
+
+    async def _prepare(self, name: str) -> None:
+        # LVM skips snapshots at activations, unless the flag is taken away.
+        await self._lvm.run("lvchange", "-kn", name)
