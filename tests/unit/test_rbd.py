@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
+from bootvol.jsons import JsonObject
 from bootvol.model import GIB
 from bootvol_plugins.rbd.bindings import load
 from bootvol_plugins.rbd.calls import Calls, DetachedThreads, Disconnected, GivenUp, failed
@@ -27,6 +28,7 @@ from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.images import Images
 from bootvol_plugins.rbd.objects import is_quickly_removed
 from bootvol_plugins.rbd.options import RbdOptions
+from bootvol_plugins.rbd.routes import monitors
 from tests.daemons import pause, reactor
 from tests.reactors import as_reactor
 from tests.waiting import LIMIT, until
@@ -292,3 +294,45 @@ def test_only_a_volume_larger_than_its_pool_is_refused() -> None:
     with pytest.raises(NoSpace) as refused:
         images.check_size("volume-1", GIB + 1)
     assert refused.value.never_fits
+
+
+@pytest.mark.parametrize(
+    ("monitor", "found"),
+    [
+        (
+            {
+                "addr": "10.0.0.1:6790/0",
+                "public_addrs": {
+                    "addrvec": [
+                        {"type": "v2", "addr": "10.0.0.1:3300", "nonce": 0},
+                        {"type": "v1", "addr": "10.0.0.1:6789", "nonce": 0},
+                    ]
+                },
+            },
+            ("10.0.0.1", 6789),
+        ),
+        (
+            {
+                "addr": "[2001:db8::1]:3300/0",
+                "public_addrs": {"addrvec": [{"type": "v2", "addr": "[2001:db8::1]:3300"}]},
+            },
+            ("2001:db8::1", 3300),
+        ),
+        # Ceph before its second protocol.
+        ({"addr": "[2001:db8::1]:6789/0"}, ("2001:db8::1", 6789)),
+        ({"addr": "10.0.0.1:6789/0", "public_addrs": {"addrvec": []}}, ("10.0.0.1", 6789)),
+    ],
+)
+def test_hosts_find_the_monitors(monitor: JsonObject, found: tuple[str, int]) -> None:
+    other = {"name": "b", "addr": "10.0.0.9:6789/0"}
+    assert monitors({"mons": [monitor, other]}) == (found, ("10.0.0.9", 6789))
+
+
+def test_a_monitor_without_an_address_is_told() -> None:
+    with pytest.raises(BackendFailed, match="monitor b"):
+        monitors({"mons": [{"name": "b", "addr": "-"}]})
+
+
+def test_a_key_to_share_must_be_known() -> None:
+    with pytest.raises(ValidationError, match="share_keyring needs keyring"):
+        RbdOptions(pool="x", monitors=["x"], share_keyring=True)
