@@ -205,7 +205,7 @@ def _check(context: CinderContext, project: str) -> None:
 
 async def _types(context: CinderContext) -> list[str]:
     """Return the names of the limits for types, in Cinder's order: the newest type first."""
-    types = [DEFAULT, *await context.services.types.listed()]
+    types = [DEFAULT, *await context.services.types.listed(context.sees_types_of)]
     return [f"{name}{each.name}" for each in reversed(types) for name in _OF_TYPES]
 
 
