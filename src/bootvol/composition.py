@@ -51,6 +51,7 @@ from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.inflight import CallLimits
 from bootvol.service.keypairs import KeyPairs
+from bootvol.service.qos_specs import QosRules
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
 from bootvol.service.resets import Resets
@@ -229,6 +230,7 @@ class Composition:
             self._images,
             CachedImages(database, self._cache_use),
             types,
+            QosRules(database),
             quotas,
             RateLimits.configured(config.rate_limits, self._reactor),
             KeyPairs(database, quotas, self._threads, _now),

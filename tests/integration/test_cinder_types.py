@@ -97,3 +97,64 @@ async def test_operators_ask_for_public_or_private_types(daemon: Running) -> Non
             is (each["name"] != "hidden")
             for each in found
         )
+
+
+@ensureDeferred
+async def test_limits_of_speed_belong_to_types(daemon: Running) -> None:
+    """The answers are those of the recordings."""
+    admin = partial(ask, daemon, who="admin")
+    wanted = {"qos_specs": {"read_iops_sec": "100", "name": "q1", "consumer": "front-end"}}
+    answer = (await admin("POST", "qos-specs", wanted)).json
+    uuid, path = answer["qos_specs"]["id"], f"qos-specs/{answer['qos_specs']['id']}"
+    shown = {
+        "id": uuid,
+        "name": "q1",
+        "consumer": "front-end",
+        "specs": {"read_iops_sec": "100"},
+    }
+    assert (answer["qos_specs"], len(answer["links"])) == (shown, 2)
+    second = await admin("POST", "qos-specs", {"qos_specs": {"name": "q1", "consumer": "both"}})
+    assert (second.status, second.json["conflictingRequest"]["message"]) == (
+        409,
+        "QoS Specs q1 already exists.",
+    )
+    assert (await ask(daemon, "GET", "qos-specs")).status == 403
+    named = await admin("GET", "qos-specs/q1")
+    assert (named.status, named.json["itemNotFound"]["message"]) == (404, "No such QoS spec q1.")
+    changed = await admin("PUT", path, {"qos_specs": {"write_iops_sec": "50"}})
+    assert (changed.status, changed.json) == (200, {"qos_specs": {"write_iops_sec": "50"}})
+    shown["specs"] = {"read_iops_sec": "100", "write_iops_sec": "50"}
+    assert (await admin("GET", "qos-specs")).json == {"qos_specs": [shown]}
+    keys = {"keys": ["write_iops_sec", "none"]}
+    assert (await admin("PUT", f"{path}/delete_keys", keys)).status == 404
+    assert (await admin("GET", path)).json["qos_specs"] == shown
+    keys = {"keys": ["write_iops_sec"]}
+    assert (await admin("PUT", f"{path}/delete_keys", keys)).status == 202
+    made = await admin("POST", "types", {"volume_type": {"name": "fast"}})
+    kind = made.json["volume_type"]["id"]
+    assert "qos_specs_id" not in made.json["volume_type"]
+    assert (await admin("GET", f"{path}/associate?vol_type_id={kind}")).status == 202
+    associations = (await admin("GET", f"{path}/associations")).json["qos_associations"]
+    assert associations == [{"association_type": "volume_type", "name": "fast", "id": kind}]
+    assert (await admin("GET", f"types/{kind}")).json["volume_type"]["qos_specs_id"] == uuid
+    assert "qos_specs_id" not in (await ask(daemon, "GET", f"types/{kind}")).json["volume_type"]
+    other = await admin("POST", "qos-specs", {"qos_specs": {"name": "q2"}})
+    second_path = f"qos-specs/{other.json['qos_specs']['id']}"
+    assert (await admin("GET", f"{second_path}/associate?vol_type_id={kind}")).status == 400
+    used = await admin("DELETE", f"{path}?force=False")
+    assert (used.status, used.json["badRequest"]["message"]) == (400, "Qos specs still in use.")
+    assert (await admin("GET", f"{path}/disassociate?vol_type_id={kind}")).status == 202
+    assert (await admin("GET", f"{path}/associations")).json == {"qos_associations": []}
+    await admin("GET", f"{path}/associate?vol_type_id={kind}")
+    assert (await admin("GET", f"{path}/disassociate_all")).status == 202
+    await admin("GET", f"{path}/associate?vol_type_id={kind}")
+    assert (await admin("DELETE", f"{path}?force=True")).status == 202
+    assert (await admin("GET", f"types/{kind}")).json["volume_type"]["qos_specs_id"] is None
+    for body in (
+        {"name": "q3", "consumer": "nobody"},
+        {"name": "q3", "limit": 5},
+        {"name": ""},
+        {"consumer": "both"},
+        {"name": "q3", "limit": "x" * 256},
+    ):
+        assert (await admin("POST", "qos-specs", {"qos_specs": body})).status == 400, body

@@ -16,6 +16,7 @@ from bootvol.service.image_cache import CachedImages
 from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
+from bootvol.service.qos_specs import QosRules
 from bootvol.service.quotas import Quotas
 from bootvol.service.rates import RateLimits
 from bootvol.service.resets import Resets
@@ -44,6 +45,7 @@ class Services:
     images: Images
     cached_images: CachedImages
     types: VolumeTypes
+    qos: QosRules
     quotas: Quotas
     rates: RateLimits
     key_pairs: KeyPairs

@@ -93,6 +93,18 @@ class ImageMemberNotFound(NotFound):
         super().__init__(f"{tenant} not found in the member list of the image {image_id}.")
 
 
+class QosSpecsNotFound(NotFound):
+    """The limits of speed do not exist.
+
+    :param which: the id from the caller.
+    """
+
+    code = "qos-specs-not-found"
+
+    def __init__(self, which: str) -> None:
+        super().__init__(f"No such QoS spec {which}.")
+
+
 class VolumeTypeNotFound(NotFound):
     """The volume type does not exist.
 

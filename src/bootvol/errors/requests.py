@@ -306,6 +306,26 @@ class VolumeTypeExists(BootvolError):
         super().__init__(f"Volume Type {name} already exists.")
 
 
+class QosSpecsExist(BootvolError):
+    """Other limits of speed have this name."""
+
+    code = "qos-specs-exist"
+    retryable = False
+    remedy = "Choose another name, or change the existing limits."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"QoS Specs {name} already exists.")
+
+
+class QosSpecsInUse(BootvolError):
+    """A volume type has the limits of speed, or has others."""
+
+    code = "qos-specs-in-use"
+    retryable = False
+    remedy = "Take the limits from the volume types first."
+    default_message = "Qos specs still in use."
+
+
 class VolumeTypeAccessUnchanged(BootvolError):
     """The change of a volume type's access has no effect."""
 

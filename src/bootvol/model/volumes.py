@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 from uuid import uuid4
 
@@ -203,6 +204,7 @@ class VolumeType:
     :ivar extra_specs: settings by the operator.  ``volume_backend_name`` names the type's backend.
     :ivar uuid: a second id, used by later versions of the API.
     :ivar is_public: False if only some tenants may see and use the type.
+    :ivar qos: the id of the type's limits of speed; None for no limits.
     """
 
     id: int
@@ -211,6 +213,31 @@ class VolumeType:
     uuid: str
     description: str | None = None
     is_public: bool = True
+    qos: str | None = None
+
+
+class Consumer(StrEnum):
+    """The side that must enforce limits of speed."""
+
+    #: The hypervisor.
+    FRONT_END = "front-end"
+    #: The storage.
+    BACK_END = "back-end"
+    BOTH = "both"
+
+
+@attrs.frozen
+class QosSpecs:
+    """Limits of speed for the volumes of some types.  bootvol hands the limits to hypervisors.
+
+    :ivar specs: the limits by their names, as the operator wrote them.
+    """
+
+    id: int
+    uuid: str
+    name: str
+    consumer: Consumer
+    specs: Mapping[str, str]
 
 
 @attrs.frozen

@@ -297,6 +297,21 @@ volume_types = Table(
     Column("description", CleanString(255)),
     Column("extra_specs", CleanJson, nullable=False),
     Column("is_public", Boolean, nullable=False, server_default=true()),
+    # The uuid of the type's limits of speed.
+    Column("qos", CleanString(36)),
+    Index(None, "uuid", unique=True),
+    sqlite_autoincrement=True,
+)
+
+# Limits of speed for the volumes of some types.
+qos_specs = Table(
+    "qos_specs",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("uuid", CleanString(36), nullable=False),
+    Column("name", CleanString(255), nullable=False, unique=True),
+    Column("consumer", CleanString(16), nullable=False),
+    Column("specs", CleanJson, nullable=False),
     Index(None, "uuid", unique=True),
     sqlite_autoincrement=True,
 )

@@ -127,4 +127,6 @@ def _one(
 
 def of_row(row: Row[object]) -> VolumeType:
     """Return the type of a row."""
-    return VolumeType(row.id, row.name, row.extra_specs, row.uuid, row.description, row.is_public)
+    return VolumeType(
+        row.id, row.name, row.extra_specs, row.uuid, row.description, row.is_public, row.qos
+    )

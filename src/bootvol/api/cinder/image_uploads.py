@@ -86,7 +86,7 @@ def _type_row(value: VolumeType, context: CinderContext) -> JsonObject:
         "description": value.description,
         "is_public": value.is_public,
         "extra_specs": shown_specs(value, context),
-        "qos_specs_id": None,
+        "qos_specs_id": value.qos if context.may(Right.VOLUME_TYPES) else None,
         "created_at": None,
         "updated_at": None,
         "deleted_at": None,

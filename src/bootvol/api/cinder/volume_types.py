@@ -90,7 +90,7 @@ def _shown(value: VolumeType, context: CinderContext) -> TypeShown:
 def _shown_whole(value: VolumeType, context: CinderContext) -> TypeShown:
     shown = _shown(value, context)
     if context.may(Right.VOLUME_TYPES):
-        shown["qos_specs_id"] = None
+        shown["qos_specs_id"] = value.qos
     return shown
 
 
