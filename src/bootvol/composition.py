@@ -40,13 +40,14 @@ from bootvol.interfaces import (
 )
 from bootvol.jsons import JsonObject
 from bootvol.login import ILogin
-from bootvol.model import GIB, CacheUse, Caller, Flavor
+from bootvol.model import CacheUse, Caller, Flavor
 from bootvol.reactors import IReactor
 from bootvol.service.attachments import Attachments
 from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
+from bootvol.service.image_imports import ImageImports
 from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.inflight import CallLimits
@@ -73,6 +74,8 @@ from bootvol.worker.copier import Copier, ImportLimits
 from bootvol.worker.deltas import Deltas
 from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.image_cache import ImageCache
+from bootvol.worker.image_downloads import ImageDownloads
+from bootvol.worker.image_fetches import Fetcher
 from bootvol.worker.importer import Importer
 from bootvol.worker.shortcuts import FromImageCache, ImageClone, SharedBlocks
 from bootvol.worker.stores import Stores
@@ -134,6 +137,12 @@ class Composition:
         )
         exports = self._exports()
         recovery = ExportRecovery(daemon, database, self._backends, exports, reactor)
+        self._bandwidth = Bandwidth(
+            config.imports.bandwidth_mib,
+            {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
+            reactor,
+        )
+        self.downloads = self._downloads()
         copier = self._copier()
         image_cache = self._image_cache(copier)
         self.worker = Worker(
@@ -247,6 +256,7 @@ class Composition:
             ),
             Resets(database),
             ImageMembers(stored_images, time.time),
+            ImageImports(self._images, stored_images, self.downloads.wake, time.time),
         )
 
     # --- the worker ------------------------------------------------------------------------------
@@ -267,17 +277,16 @@ class Composition:
         return Exports(table, self.pool("nbd"), self._reactor, self._config.sandbox.jail)
 
     def _copier(self) -> Copier:
-        config = self._config
-        limits = ImportLimits(
-            config.imports.checkpoint_mib * _MIB,
-            config.imports.retries,
-            config.imports.spool,
-            int(config.imports.spool_gib * GIB) if config.imports.spool_gib else None,
-            config.imports.verify == "read-back",
-            config.imports.strict_images,
+        imports = self._config.imports
+        memory = Memory(imports.buffers, imports.buffer_kib * 1024)
+        return Copier(ImportLimits.configured(imports), memory, self._threads, self._reactor)
+
+    def _downloads(self) -> ImageDownloads:
+        retries = self._config.imports.retries
+        fetcher = Fetcher(
+            self._images.source, self._bandwidth, self._threads, self._reactor, retries
         )
-        memory = Memory(config.imports.buffers, config.imports.buffer_kib * 1024)
-        return Copier(limits, memory, self._threads, self._reactor)
+        return ImageDownloads(self._sources, fetcher, self._reactor, time.time)
 
     def _image_cache(self, copier: Copier) -> ImageCache:
         caches = {each.name: each.cache_gib for each in self._config.backends}
@@ -291,11 +300,6 @@ class Composition:
 
     def _importer(self, copier: Copier, image_cache: ImageCache) -> Importer:
         config = self._config
-        bandwidth = Bandwidth(
-            config.imports.bandwidth_mib,
-            {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
-            self._reactor,
-        )
         sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, config.sandbox.jail)
         containers = Containers(sandbox, self._threads)
         return Importer(
@@ -309,7 +313,7 @@ class Composition:
             ),
             [FromImageCache(image_cache), SharedBlocks(), ImageClone()],
             containers,
-            bandwidth,
+            self._bandwidth,
             copier,
         )
 

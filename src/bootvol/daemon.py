@@ -118,6 +118,7 @@ class Daemon(Service):
         self._database.start()
         parts.stores.startService()
         parts.worker.startService()
+        parts.downloads.startService()
         parts.sweeper.startService()
         parts.clock_skew.startService()
         super().startService()
@@ -168,7 +169,10 @@ class Daemon(Service):
         parts = self._parts
         parts.clock_skew.stopService()
         await gatherResults(
-            [each.stopService() for each in (parts.stores, parts.worker, parts.sweeper)]
+            [
+                each.stopService()
+                for each in (parts.stores, parts.worker, parts.downloads, parts.sweeper)
+            ]
         )
         await self._close_plugins()
 

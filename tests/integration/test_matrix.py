@@ -158,6 +158,15 @@ POST   /image/v2/images/none/members                    401 401 400 403 403 400 
 GET    /image/v2/images/none/members/m                  401 401 404 403 404 404 404
 PUT    /image/v2/images/none/members/m                  401 401 400 403 403 400 400
 DELETE /image/v2/images/none/members/m                  401 401 404 403 403 404 404
+PUT    /image/v2/images/none/stage                      401 401 415 403 403 415 415
+POST   /image/v2/images/none/import                     401 401 400 403 403 400 400
+GET    /image/v2/images/none/tasks                      401 401 404 403 404 404 404
+GET    /image/v2/info/import                            401 401 200 403 200 200 200
+GET    /image/v2/info/stores                            401 401 200 403 200 200 200
+DELETE /image/v2/stores/none/none                       401 401 404 403 403 404 404
+GET    /image/v2/metadefs/namespaces                    401 401 200 403 200 200 200
+POST   /image/v2/metadefs/namespaces                    401 401 403 403 403 403 403
+GET    /image/v2/metadefs/resource_types                401 401 200 403 200 200 200
 POST   /image/v2/images/none/actions/deactivate         401 401 404 403 403 404 404
 POST   /image/v2/images/none/actions/reactivate         401 401 404 403 403 404 404
 

@@ -19,7 +19,7 @@ from bootvol.errors import (
     SourceFailed,
     SourceRefused,
 )
-from bootvol.interfaces import IClosable, IImageStream, IPartSource
+from bootvol.interfaces import IClosable, IImageStream, IPartSource, IUrlSource
 from bootvol.jail import Jail
 from bootvol.model import Caller, Digest, Image
 from bootvol.reactors import IReactor
@@ -55,7 +55,7 @@ _LONGEST_PAGE: Final = 1024 * 1024
 _FIRST_BYTE: Final = Headers({"Range": ["bytes=0-0"]})
 
 
-@implementer(IPartSource, IClosable)
+@implementer(IPartSource, IUrlSource, IUrlSource, IClosable)
 class HttpSource:
     """A source of images at URLs.  The URL is the image's id.
 

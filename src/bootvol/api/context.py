@@ -13,6 +13,7 @@ from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
+from bootvol.service.image_imports import ImageImports
 from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
@@ -54,6 +55,7 @@ class Services:
     volume_uploads: VolumeUploads
     resets: Resets
     image_members: ImageMembers
+    image_imports: ImageImports
 
 
 @attrs.frozen

@@ -88,6 +88,8 @@ class ApiRoot(Resource):
         """Refuse an invalid request, or dispatch the request to its dialect's application."""
         request_id = getattr(request, "request_id", "")
         request.setHeader(REQUEST_ID, request_id.encode("ascii"))
+        # Clients of today's OpenStack read this name.
+        request.setHeader(b"X-Openstack-Request-Id", request_id.encode("ascii"))
         # Twisted's own value names a version, a hint for attackers.
         request.setHeader(b"Server", b"bootvol")
         # Answers depend on X-Auth-Token, unknown to caches (RFC 9111, section 3.5). Some answers

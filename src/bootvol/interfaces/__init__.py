@@ -66,6 +66,7 @@ from bootvol.interfaces.sources import (
     IPartSource,
     IPrefetchingStream,
     IPrefixedStream,
+    IUrlSource,
 )
 from bootvol.interfaces.sparse import ISparse, ISparseStream
 
@@ -105,6 +106,7 @@ __all__ = [
     "ISparse",
     "ISparseStream",
     "IStagedUpload",
+    "IUrlSource",
     "IVolumeReader",
     "IVolumeWriter",
     "IdentityPlugin",

@@ -152,6 +152,14 @@ class IImageSource(Interface):
         """
 
 
+class IUrlSource(IImageSource):
+    """Optional interface of a source whose references are URLs, with ``://``, and nothing else.
+
+    Callers may then give an image in a store the bytes at such a URL.  The rules of the source for
+    URLs and addresses apply.
+    """
+
+
 class IPartSource(IImageSource):
     """Optional interface of a source that may give a short part of an image at less cost."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Final, TypeVar
 from unicodedata import category
@@ -17,12 +18,14 @@ from bootvol.errors import (
     BootvolError,
     ErrorReport,
     ImageNotFound,
+    InvalidImageRef,
     SourceFailed,
     SourceGone,
     TooManyCalls,
+    without_query,
 )
 from bootvol.fair_share import Paced
-from bootvol.interfaces import IImageSource
+from bootvol.interfaces import IImageSource, IUrlSource
 from bootvol.model import Caller, Image
 from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
@@ -159,6 +162,27 @@ class Images:
                     # A failure tells more than the lack of a place to wait.
                     failed = failed if isinstance(failed, SourceFailed) else error
         raise failed or ImageNotFound(reference)
+
+    @property
+    def reads_urls(self) -> bool:
+        """Whether a source reads URLs."""
+        return any(IUrlSource.providedBy(each) for each in self._sources.values())
+
+    async def find_url(self, caller: Caller, url: str) -> Image:
+        """Find the image at a URL, in the sources that read URLs.
+
+        :raises InvalidImageRef: if no source may read the URL, or the server has no such image.
+        :raises SourceFailed: if the server does not answer.
+        :raises TooManyCalls: if too many calls of the tenant wait for the source.
+        """
+        for name, source in self._sources.items():
+            if "://" in url and IUrlSource.providedBy(source):
+                with suppress(ImageNotFound):
+                    return await self._find(name, caller, url)
+        raise InvalidImageRef(
+            f"No image can be fetched from {without_query(url)}: the operator does not allow the"
+            " URL, or the server has no such file."
+        )
 
     async def ask(
         self,

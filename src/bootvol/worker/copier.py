@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -12,8 +13,11 @@ from bootvol.imaging.buffers import Memory
 from bootvol.imaging.pipeline import CopyPipeline
 from bootvol.imaging.target import Target
 from bootvol.interfaces import IImageStream, IPrefetchingStream
-from bootvol.model import Digest, Image
+from bootvol.model import GIB, Digest, Image
+from bootvol.tables import Imports
 from bootvol.threads import Threads
+
+_MIB: Final = 1024 * 1024
 
 
 @attrs.frozen
@@ -36,6 +40,18 @@ class ImportLimits:
     spool_size: int | None = None
     read_back: bool = False
     strict: bool = False
+
+    @classmethod
+    def configured(cls, table: Imports) -> ImportLimits:
+        """Return the limits in the table ``[imports]``."""
+        return cls(
+            table.checkpoint_mib * _MIB,
+            table.retries,
+            table.spool,
+            int(table.spool_gib * GIB) if table.spool_gib else None,
+            table.verify == "read-back",
+            table.strict_images,
+        )
 
 
 @attrs.frozen

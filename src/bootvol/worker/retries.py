@@ -57,7 +57,7 @@ async def retried(
     :raises bootvol.errors.ImportFailed: the error of the last attempt.
     """
     progress = filling.progress
-    tries = _Tries(retries)
+    tries = Tries(retries)
     begun = doubted = False
     for number in count(1):
         start = progress.reached
@@ -70,7 +70,7 @@ async def retried(
             # Perhaps the earlier part, or that of another server, was wrong: try once more from the
             # first byte.
             doubted = True
-            tries = _Tries(retries)
+            tries = Tries(retries)
             progress.start_over()
             await progress.forget(filling.heartbeat)
             if lines.admit():
@@ -84,7 +84,7 @@ async def retried(
             # The frames of the traceback hold buffers, which nothing counts during the pause.
             error.with_traceback(None)
             progress.phase, progress.failure = Phase.RETRYING, error.report()
-            pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
+            pause = max(pause_after(tries.fruitless), getattr(error, "retry_after", 0.0))
             if lines.admit():
                 _tell(filling, number, error, pause)
             await progress.lane_place.rest(sleep(clock, pause))
@@ -106,7 +106,7 @@ def _tell(filling: Filling, number: int, error: BootvolError, pause: float) -> N
     )
 
 
-class _Tries:
+class Tries:
     """Decides whether to try again.
 
     :param most: limit of successive tries without new bytes, and limit of tries that start over.
@@ -134,7 +134,7 @@ class _Tries:
         return max(self.fruitless, self._over) <= self._most
 
 
-def _pause(tries: int) -> float:
+def pause_after(tries: int) -> float:
     """Return the seconds to wait, with jitter: imports that failed together spread out."""
     longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** max(0, tries - 1))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from twisted.web.iweb import IRequest
+
 from bootvol.api.context import RequestContext
 from bootvol.api.downloads import send
 from bootvol.api.glance.rights import rights_of
@@ -12,6 +14,16 @@ from bootvol.api.uploads import body_of
 from bootvol.errors import ImageNotFound, ImageNotReady, WrongMediaType
 
 BYTES: Final = "application/octet-stream"
+
+
+def check_media(request: IRequest) -> None:
+    """Check the media type of a request's body.
+
+    :raises WrongMediaType: if the body does not count as bytes of an image.
+    """
+    stated = request.getHeader(b"content-type") or b""
+    if stated.partition(b";")[0].strip().lower() != BYTES.encode("ascii"):
+        raise WrongMediaType(BYTES)
 
 
 @operation(
@@ -25,9 +37,7 @@ BYTES: Final = "application/octet-stream"
 )
 async def upload_data(context: RequestContext, image_id: str) -> None:
     """Upload the data of an image."""
-    stated = context.request.getHeader(b"content-type") or b""
-    if stated.partition(b";")[0].strip().lower() != BYTES.encode("ascii"):
-        raise WrongMediaType(BYTES)
+    check_media(context.request)
     await context.services.stored_images.fill(
         context.caller, image_id, body_of(context.request), rights_of(context)
     )

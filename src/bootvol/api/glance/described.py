@@ -92,8 +92,19 @@ def of_record(stored: StoredImage, tenant: str) -> Described:
         record.properties,
         record.is_listed_for(tenant),
         member.status.value if member else "",
-        {"stores": stored.store} if data else {},
+        _stated(stored),
     )
+
+
+def _stated(stored: StoredImage) -> Mapping[str, str]:
+    """Return what Glance states about the stores of an image, and about its import."""
+    stated, fetch = {}, stored.record.fetch
+    if stored.record.data is not None and stored.record.status is not ImageStatus.UPLOADING:
+        stated["stores"] = stored.store
+    if fetch is not None:
+        stated["os_glance_importing_to_stores"] = "" if fetch.ended else stored.store
+        stated["os_glance_failed_import"] = "" if fetch.failure is None else stored.store
+    return stated
 
 
 def merged(

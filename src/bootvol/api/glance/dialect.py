@@ -17,7 +17,7 @@ from bootvol.api.context import RequestContext, Services
 from bootvol.api.dialects import Dialect
 from bootvol.api.door import Door
 from bootvol.api.faults import TITLED_FAULTS
-from bootvol.api.glance import changes, data, images, members
+from bootvol.api.glance import changes, data, definitions, images, imports, members
 from bootvol.api.glance.bodies import read_body
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
@@ -56,7 +56,9 @@ GLANCE: Final = Dialect[RequestContext](
             *images.OPERATIONS,
             *changes.OPERATIONS,
             *data.OPERATIONS,
+            *imports.OPERATIONS,
             *members.OPERATIONS,
+            *definitions.OPERATIONS,
         ),
     },
     faults=FAULTS,

@@ -19,6 +19,8 @@ from bootvol.jsons import JsonObject
 
 #: Maximum number of images in one answer.
 _MOST: Final = 1000
+#: The latest minor version of the API.  Later ones have a cache, and locations.
+_LATEST: Final = 12
 
 
 class VersionShown(TypedDict):
@@ -97,7 +99,16 @@ async def show_schema(context: RequestContext, name: str) -> JsonObject:
 
 def _versions(url: str) -> Versions:
     link: Link = {"rel": "self", "href": f"{url}/image/v2/"}
-    return {"versions": [{"id": "v2.7", "status": "CURRENT", "links": [link]}]}
+    return {
+        "versions": [
+            {
+                "id": f"v2.{minor}",
+                "status": "CURRENT" if minor == _LATEST else "SUPPORTED",
+                "links": [link],
+            }
+            for minor in range(_LATEST, -1, -1)
+        ]
+    }
 
 
 def _link(request: IRequest, marker: str | None = None) -> str:
