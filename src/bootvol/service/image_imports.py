@@ -39,7 +39,7 @@ class ImageImports:
 
     @property
     def reads_urls(self) -> bool:
-        """Whether a source reads URLs."""
+        """True if a source reads URLs."""
         return self._images.reads_urls
 
     async def import_staged(

@@ -165,7 +165,7 @@ class Images:
 
     @property
     def reads_urls(self) -> bool:
-        """Whether a source reads URLs."""
+        """True if a source reads URLs."""
         return any(IUrlSource.providedBy(each) for each in self._sources.values())
 
     async def find_url(self, caller: Caller, url: str) -> Image:

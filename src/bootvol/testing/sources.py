@@ -25,6 +25,7 @@ from bootvol.interfaces import (
     IOpenEndedStream,
     IPartSource,
     ISparseStream,
+    IUrlSource,
     PluginContext,
 )
 from bootvol.model import Caller, Digest, Image
@@ -143,6 +144,17 @@ class ImageSourceContract(Contract):
         for reference in HOSTILE:
             with pytest.raises((ImageNotFound, InvalidImageRef)):
                 await subject.source.find(subject.caller, reference)
+
+    @ensureDeferred
+    async def test_references_of_a_source_of_urls(self, subject: Subject) -> None:
+        if not IUrlSource.providedBy(subject.source):
+            pytest.skip("the references of the source are not always URLs")
+        reference, _ = subject.known
+        assert "://" in reference
+        assert "://" in (await subject.source.find(subject.caller, reference)).id
+        name = reference.rpartition("/")[2]
+        with pytest.raises((ImageNotFound, InvalidImageRef)):
+            await subject.source.find(subject.caller, name)
 
     @pytest.mark.parametrize("size", [4096, 65536, 1024 * 1024, 8 * 1024 * 1024])
     @ensureDeferred
