@@ -27,7 +27,7 @@ _DYING = 10
 #: The most characters of a log in a failure.
 _TAIL = 20_000
 #: The statuses of work in progress.
-_UNSETTLED = {"creating", "downloading", "deleting", "attaching", "detaching"}
+_UNSETTLED = {"creating", "downloading", "deleting", "attaching", "detaching", "unmanaging"}
 
 
 class Process:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -56,6 +56,8 @@ from bootvol_plugins.file_store import (
     space,
     status_of,
 )
+
+T = TypeVar("T")
 
 #: The system's errors for blocks that a file and a volume cannot share.
 _NOT_SHARED: Final = frozenset(
@@ -268,11 +270,18 @@ class FileBackend:
     async def stored_disks(self) -> Sequence[StoredDisk]:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""
 
-        def found() -> Sequence[StoredDisk]:
-            with self._folder.open(f"Listing the disks of backend {self.name} failed") as folder:
-                return file_adoption.stored_disks(folder)
+        return await self._in_folder(file_adoption.stored_disks)
 
-        return await self._threads.run(found)
+    async def stored_disk(self, place: str) -> StoredDisk | None:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disk`."""
+        return await self._in_folder(lambda folder: file_adoption.stored_disk(folder, place))
+
+    async def _in_folder(self, look: Callable[[int], T]) -> T:
+        def looked() -> T:
+            with self._folder.open(f"Looking at the disks of backend {self.name} failed") as folder:
+                return look(folder)
+
+        return await self._threads.run(looked)
 
     async def adopt(self, place: str, volume: str, unit: int) -> int:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.adopt`."""

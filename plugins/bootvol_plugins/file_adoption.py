@@ -36,34 +36,33 @@ def stored_disks(folder: int) -> list[StoredDisk]:
 
     :param folder: descriptor of the backend's directory.
     """
-    found = []
     with os.scandir(folder) as entries:
         names = [each.name for each in entries]
-    for name in names:
-        if name.endswith(SUFFIX):
-            status = status_of(folder, name.removesuffix(SUFFIX))
-            if status is not None and stat.S_ISREG(status.st_mode):
-                found.append(StoredDisk(name, status.st_size, name.removesuffix(SUFFIX)))
-        elif name.isprintable() and not name.startswith(".") and not name.endswith(_LIST):
-            found += _foreign(folder, name)
-    return found
+    found = [stored_disk(folder, name) for name in names if not name.endswith(_LIST)]
+    return [each for each in found if each is not None]
 
 
-def _foreign(folder: int, name: str) -> list[StoredDisk]:
-    """Return a file that is not ours; nothing for a directory, a device and a missing file."""
+def stored_disk(folder: int, name: str) -> StoredDisk | None:
+    """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disk`."""
+    if not _is_name(name):
+        return None
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
-            return []
+            return None
+        if name.endswith(SUFFIX):
+            return StoredDisk(name, status.st_size, name.removesuffix(SUFFIX))
         with _opened(folder, name) as descriptor:
             obstacle = _obstacle(folder, name, descriptor)
             if obstacle is None and _is_open(descriptor, name):
                 obstacle = "another program has the file open"
-    except FileNotFoundError:
-        return []
     except PermissionError:
         obstacle = "the daemon may not read the file"
-    return [StoredDisk(name, status.st_size, None, obstacle)]
+    except OSError as error:
+        if error.errno in _IMPOSSIBLE:
+            return None
+        raise
+    return StoredDisk(name, status.st_size, None, obstacle)
 
 
 def adopt(folder: int, place: str, volume: str) -> None:
@@ -71,7 +70,7 @@ def adopt(folder: int, place: str, volume: str) -> None:
     if status_of(folder, volume) is not None:
         return
     called = f"File {_shown(place)}"
-    if not place or place.startswith(".") or not place.isprintable() or "/" in place:
+    if not _is_name(place):
         raise DiskNotFound(f"{called} does not exist.")
     if place.endswith(SUFFIX):
         raise DiskNotAdoptable(
@@ -194,6 +193,11 @@ def _own(descriptor: int, called: str) -> None:
         raise DiskNotAdoptable(
             f"{called} cannot be taken over: the file belongs to another user."
         ) from error
+
+
+def _is_name(place: str) -> bool:
+    """Return whether a text can be the name of a disk in the folder."""
+    return bool(place) and place.isprintable() and not place.startswith(".") and "/" not in place
 
 
 def _shown(place: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -32,6 +34,8 @@ from bootvol.interfaces import (
 from bootvol.model import ConnectionInfo, Route, Volume
 from bootvol.questions import Questions
 from bootvol.threads import StillRunning
+
+T = TypeVar("T")
 
 
 @implementer(IBlockBackend)
@@ -205,6 +209,22 @@ class Backends:
             await ICountingBackend(found).check_closed(volume)
         else:
             await self.check_unused(backend, volume)
+
+    async def ask(
+        self,
+        name: str,
+        topic: str,
+        question: Callable[[], Coroutine[Deferred[object], object, T]],
+    ) -> T:
+        """Return a backend's answer to a caller who waits.
+
+        :param topic: a text that is equal for equal questions to the backend.
+        :raises BackendSilent: if the backend does not answer in time.
+        """
+        try:
+            return await self._questions.ask((name, topic), question)
+        except StillRunning:
+            raise BackendSilent(name) from None
 
     async def connection(self, volume: Volume) -> ConnectionInfo:
         """Return how a hypervisor reaches a volume on its backend.

@@ -42,6 +42,7 @@ from bootvol.jsons import JsonObject
 from bootvol.login import ILogin
 from bootvol.model import CacheUse, Caller, Flavor
 from bootvol.reactors import IReactor
+from bootvol.service.adoption import Adoptions
 from bootvol.service.attachments import Attachments
 from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
@@ -221,6 +222,9 @@ class Composition:
             Sizes(database, self._backends, quotas, worker),
             Transfers(database, quotas, _now),
             Snapshots(database, self._backends, quotas, worker, _now),
+            Adoptions(
+                database, self._backends, quotas, types, config.availability_zone, worker, _now
+            ),
             Attachments(database, self._hypervisor is not None, worker),
             Holds(database, self._backends, _now),
             ByHand(database, self._backends, _now),

@@ -41,6 +41,7 @@ class Status(StrEnum):
     UPLOADING = "uploading"
     DETACHING = "detaching"
     DELETING = "deleting"
+    GIVING_UP = "unmanaging"
     ERROR = "error"
     STOPPING = "stopping"
     STARTING = "starting"
@@ -67,6 +68,7 @@ class Event(StrEnum):
     UPLOAD = "upload"
     UPLOADED = "uploaded"
     DELETE = "delete"
+    GIVE_UP = "give-up"
     VANISH = "vanish"
     FAIL = "fail"
     STOP = "stop"
@@ -99,6 +101,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.OFFER: Status.OFFERED,
         Event.UPLOAD: Status.UPLOADING,
         Event.DELETE: Status.DELETING,
+        Event.GIVE_UP: Status.GIVING_UP,
         Event.FAIL: Status.ERROR,
         Event.STOP: Status.STOPPING,
         Event.START: Status.STARTING,
@@ -151,8 +154,14 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.VANISH: Status.GONE,
         Event.FAIL: Status.ERROR,
     },
+    # The data stays on the backend, and the row goes.
+    Status.GIVING_UP: {
+        Event.VANISH: Status.GONE,
+        Event.FAIL: Status.ERROR,
+    },
     Status.ERROR: {
         Event.DELETE: Status.DELETING,
+        Event.GIVE_UP: Status.GIVING_UP,
         Event.FAIL: Status.ERROR,
         # An operator has found the data good.
         Event.RESTORE: Status.AVAILABLE,

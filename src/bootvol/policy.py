@@ -37,6 +37,8 @@ class Right(StrEnum):
     SERVICES = "services"
     #: Set the status of a volume or snapshot.
     RESET_STATUS = "reset_status"
+    #: Take over the disks of other programs as volumes and snapshots, and give volumes up.
+    MANAGE = "manage"
     #: Free volumes that servers of another service use: for the token of that service itself.
     FOREIGN_SERVERS = "foreign_servers"
     #: List the cached images (golden volumes) of all tenants.
@@ -69,6 +71,7 @@ class Policy(Options):
     force: _Roles = Field(default=_OPERATORS)
     services: _Roles = Field(default=_OPERATORS)
     reset_status: _Roles = Field(default=_OPERATORS)
+    manage: _Roles = Field(default=_OPERATORS)
     foreign_servers: _Roles = Field(default=["service"])
     golden_volumes: _Roles = Field(default=_OPERATORS)
     public_images: _Roles = Field(default=_OPERATORS)

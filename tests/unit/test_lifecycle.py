@@ -65,6 +65,7 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
     power = {Event.STOP, Event.START, Event.REBOOT, Event.RESET}
     asked = {
         Event.DELETE,
+        Event.GIVE_UP,
         Event.ATTACH,
         Event.DETACH,
         Event.EXTEND,
@@ -78,7 +79,12 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
         Event.RESTORE,
         *power,
     }
-    unsettled = MAKING | MOVING | POWERING | {Status.EXTENDING, Status.UPLOADING, Status.DELETING}
+    unsettled = (
+        MAKING
+        | MOVING
+        | POWERING
+        | {Status.EXTENDING, Status.UPLOADING, Status.DELETING, Status.GIVING_UP}
+    )
     for status in set(Status) - unsettled:
         assert set(TRANSITIONS[status]) <= asked | {Event.FAIL, Event.DETACHED}
     for status in unsettled:

@@ -107,6 +107,22 @@ def test_what_was_let_go_or_is_the_daemons_own_keeps_its_name(db: Connection) ->
     assert left(db) == []
 
 
+@pytest.mark.parametrize("status", [Status.CREATING, Status.DELETING, Status.GIVING_UP])
+def test_a_disk_that_is_taken_over_keeps_its_name_and_is_no_stray(
+    db: Connection, status: Status
+) -> None:
+    """A stray is deleted, and the disk with it.
+
+    Break: `src/bootvol/store/strays.py`: ` or row.place is not None` -> ``.
+    """
+    volume = Volume(0, "old", "t", "u", 0, status, NOW, "nova", "b", place="theirs")
+    volumes.add(db, volume)
+    claimed(db, "a")
+    run_out(db)
+    assert claimed(db, "b").name == "old"
+    assert left(db) == []
+
+
 def test_a_removal_keeps_the_name_and_comes_again_later(db: Connection) -> None:
     number = a_volume(db)
     claimed(db, "a")

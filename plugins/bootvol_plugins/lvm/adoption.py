@@ -34,6 +34,11 @@ class AdoptingLvm(LvmBackend):
         """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""
         return [_disk(row, self._obstacle(row)) for row in await self._rows()]
 
+    async def stored_disk(self, place: str) -> StoredDisk | None:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disk`."""
+        found = [each for each in await self.stored_disks() if each.place == _name(place)]
+        return found[0] if found and _NAME.fullmatch(place) else None
+
     async def adopt(self, place: str, volume: str, unit: int) -> int:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.adopt`."""
         async with self._changing:

@@ -23,6 +23,8 @@ _ID_OBJECT: Final = "rbd_id."
 _DELETED: Final = ".deleted"
 #: Cinder's snapshot of an image for a clone; the clone's name comes before.
 _FOR_CLONE: Final = ".clone_snap"
+#: The most characters of a name.
+_LONGEST: Final = 255
 #: The most parents to follow.
 _DEEPEST: Final = 8
 
@@ -34,13 +36,25 @@ def stored_disks(images: Images, beat: Beat) -> list[StoredDisk]:
     found = []
     for name in _names(images):
         beat()
-        with suppress(images.pool.bindings.rbd.ImageNotFound), _opened(images, name) as image:
-            ours = is_marked(image, name) or images.is_half_made(name)
-            obstacle = None if ours else _obstacle(images, name, image)
-            if not ours and obstacle is None and _is_open(images, image):
-                obstacle = "another program has the image open"
-            found.append(StoredDisk(name, image.size(), name if ours else None, obstacle))
+        disk = stored_disk(images, name)
+        if disk is not None:
+            found.append(disk)
     return found
+
+
+def stored_disk(images: Images, name: str) -> StoredDisk | None:
+    """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disk`."""
+    rbd = images.pool.bindings.rbd
+    if not _is_name(name):
+        return None
+    with suppress(rbd.ImageNotFound), _opened(images, name) as image:
+        if is_marked(image, name) or images.is_half_made(name):
+            return StoredDisk(name, image.size(), name)
+        obstacle = _obstacle(images, name, image)
+        if obstacle is None and _is_open(images, image):
+            obstacle = "another program has the image open"
+        return StoredDisk(name, image.size(), None, obstacle)
+    return None
 
 
 def stored_snapshots(images: Images, beat: Beat) -> list[StoredDisk]:
@@ -66,7 +80,7 @@ def adopt(images: Images, place: str, volume: str, unit: int) -> int:
     """
     rbd, ioctx = images.pool.bindings.rbd, images.pool.ioctx
     called = f"Image {place} on backend {images.backend}"
-    if not place or not place.isprintable() or "/" in place or "@" in place:
+    if not _is_name(place):
         raise DiskNotFound(f"{called} does not exist.")
     with _alone(images, place):
         _complete_rename(images, place, volume)
@@ -217,6 +231,11 @@ def _opened(images: Images, name: str) -> Iterator[Image]:
     rbd = images.pool.bindings.rbd
     with closing(rbd.Image(images.pool.ioctx, name, read_only=True)) as image:
         yield image
+
+
+def _is_name(place: str) -> bool:
+    """Return whether a text can be the name of an image, and of nothing elsewhere."""
+    return 0 < len(place) <= _LONGEST and place.isprintable() and not {"/", "@"} & set(place)
 
 
 def _is_volume(images: Images, volume: str) -> bool:

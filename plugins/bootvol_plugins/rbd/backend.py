@@ -141,6 +141,12 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""
         return await self._run("Listing", "the images", adoption.stored_disks)
 
+    async def stored_disk(self, place: str) -> StoredDisk | None:
+        """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disk`."""
+        return await self._run(
+            "Finding", "an image", lambda images, _: adoption.stored_disk(images, place)
+        )
+
     async def adopt(self, place: str, volume: str, unit: int) -> int:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.adopt`."""
         return await self._retry(

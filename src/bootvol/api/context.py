@@ -8,6 +8,7 @@ from twisted.web.iweb import IRequest
 from bootvol.lifecycle import Kind
 from bootvol.model import Caller
 from bootvol.policy import Policy, Right
+from bootvol.service.adoption import Adoptions
 from bootvol.service.attachments import Attachments
 from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
@@ -39,6 +40,7 @@ class Services:
     sizes: Sizes
     transfers: Transfers
     snapshots: Snapshots
+    adoptions: Adoptions
     attachments: Attachments
     holds: Holds
     by_hand: ByHand

@@ -28,6 +28,13 @@ class IAdoptingBackend(Interface):
         :raises bootvol.errors.BackendFailed: if the backend cannot tell.
         """
 
+    async def stored_disk(place: str) -> StoredDisk | None:
+        """Return one disk as :meth:`stored_disks` lists it; None if the store has no such disk.
+
+        :param place: the disk's name in the store.  The name comes from a caller.
+        :raises bootvol.errors.BackendFailed: if the backend cannot tell.
+        """
+
     async def adopt(place: str, volume: str, unit: int) -> int:
         """Turn a disk into a volume: rename the disk, and copy no byte.  Idempotent.
 

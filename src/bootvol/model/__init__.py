@@ -7,7 +7,7 @@ datetimes.
 from __future__ import annotations
 
 from bootvol.model.callers import Caller, KeyPair, PublicKey
-from bootvol.model.disks import StoredDisk
+from bootvol.model.disks import Adoption, StoredDisk
 from bootvol.model.holds import Connector, Hold, HoldState, NewHold
 from bootvol.model.image_records import (
     WHOLE,
@@ -68,6 +68,7 @@ __all__ = [
     "UNEXPECTED_FORMAT",
     "UNIDENTIFIED",
     "WHOLE",
+    "Adoption",
     "Attachment",
     "CacheUse",
     "CachedImage",

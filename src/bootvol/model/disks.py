@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 
@@ -24,3 +26,23 @@ class StoredDisk:
     volume: str | None = None
     obstacle: str | None = None
     origin: str | None = None
+
+
+@attrs.frozen
+class Adoption:
+    """An operator's request to take a disk over as a volume.
+
+    :ivar backend: the backend's name.
+    :ivar host: the host whose daemons alone reach the disk; empty if every host's daemons do.
+    :ivar place: the disk's name in the backend's store.
+    :ivar volume_type: name of the volume's type; None for no type.
+    """
+
+    backend: str
+    host: str
+    place: str
+    volume_type: str | None = None
+    display_name: str | None = None
+    display_description: str | None = None
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+    bootable: bool = False

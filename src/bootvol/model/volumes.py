@@ -77,7 +77,10 @@ class Volume:
     :ivar host: the host whose daemons alone reach the volume; empty if every host's daemons do.
     :ivar bootable: whether a server can boot from the volume, according to the owner.
     :ivar image_metadata: the known facts about the image of the volume's data.
-    :ivar target_gib: the new size in GiB while the volume becomes larger; otherwise None.
+    :ivar target_gib: the new size in GiB while the volume becomes larger, or is being taken over;
+        otherwise None.
+    :ivar place: name in the backend's store of the disk that becomes the volume; None once the disk
+        has been taken over, and for all other volumes.
     :ivar volume_type_uuid: uuid of the volume's type, if the volume was read from the database for
         a caller, and if the type still exists.
     :ivar marked: what callers see instead of the status, if an operator has said so.
@@ -113,6 +116,7 @@ class Volume:
     readonly: bool | None = None
     volume_type_uuid: str | None = None
     marked: str | None = None
+    place: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -135,6 +139,8 @@ class Snapshot:
     :ivar updated_at: time of the last change by a caller or of the status; None without a change.
     :ivar marked: what callers see instead of the status, if an operator has said so.
     :ivar progress: the progress that another program has reported, such as ``80%``.
+    :ivar place: name in the backend's store of the disk, or of the snapshot within the volume's
+        disk, that becomes the snapshot; as for volumes.
     """
 
     id: int
@@ -159,6 +165,7 @@ class Snapshot:
     image_metadata: Mapping[str, str] = attrs.Factory(dict)
     marked: str | None = None
     progress: str | None = None
+    place: str | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, select
 
 from bootvol.lifecycle import Kind
@@ -20,3 +22,10 @@ def number(connection: Connection, kind: Kind, tenant: str, uuid: str) -> int | 
     table = LIVING[kind]
     query = select(table.c.id).where(table.c.uuid == uuid, table.c.tenant == tenant)
     return connection.execute(query).scalar_one_or_none()
+
+
+def by_name(connection: Connection, kind: Kind, backend: str) -> Mapping[str, str]:
+    """Return the uuids of the volumes or snapshots on a backend, by their names there."""
+    table = LIVING[kind]
+    query = select(table.c.name, table.c.uuid).where(table.c.backend == backend)
+    return {row.name: row.uuid for row in connection.execute(query)}

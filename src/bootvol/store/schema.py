@@ -28,7 +28,7 @@ from bootvol.store.copy_tables import volume_uploads as volume_uploads
 from bootvol.store.hold_table import holds as holds
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0026"
+REVISION: Final = "0029"
 
 
 volumes = Table(
@@ -55,6 +55,8 @@ volumes = Table(
     # The volume that the data was copied from, likewise.
     Column("source_id", Integer, index=True),
     Column("source_uuid", CleanString(36)),
+    # The disk that becomes the volume, until it has been taken over.
+    Column("place", CleanString(255)),
     # The type's name, without a foreign key, too.
     Column("volume_type", CleanString(255)),
     # Whether servers may only read the volume; null until the owner has said so.
@@ -89,6 +91,8 @@ snapshots = Table(
     Column("updated_at", UtcTime),
     Column("backend", CleanString(64), nullable=False),
     columns.host(),
+    # The disk that becomes the snapshot, likewise.
+    Column("place", CleanString(255)),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson),

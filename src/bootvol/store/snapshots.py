@@ -60,6 +60,11 @@ def of_volume(connection: Connection, tenant: str, volume_id: int) -> Sequence[i
     return connection.execute(query.order_by(snapshots.c.id).with_for_update()).scalars().all()
 
 
+def exist(connection: Connection, volume_id: int) -> bool:
+    """Return whether a volume has snapshots, whatever their status."""
+    return bool(connection.scalar(select(exists().where(snapshots.c.volume_id == volume_id))))
+
+
 def is_copied(connection: Connection, snapshot_id: int) -> bool:
     """Return whether a volume is being made from a snapshot."""
     copy = exists().where(volumes.c.snapshot_id == snapshot_id, volumes.c.status.in_(MAKING))
@@ -120,4 +125,5 @@ def of_row(row: Row[object]) -> Snapshot:
         metadata=row.metadata or {},
         marked=row.marked,
         progress=row.progress,
+        place=row.place,
     )

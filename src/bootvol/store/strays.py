@@ -58,7 +58,8 @@ def leave(
     :param daemon: id of the daemon whose lease ran out.
     :returns: the columns to set in the row: a new name; none for a volume that is to be removed.
     """
-    if kind is Kind.SERVER or row.status not in _MADE:
+    if kind is Kind.SERVER or row.status not in _MADE or row.place is not None:
+        # Nobody writes to a disk that is taken over, and a deletion would lose the disk.
         return {}
     _add(connection, row, daemon)
     if kind is Kind.VOLUME:

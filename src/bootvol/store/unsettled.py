@@ -10,7 +10,9 @@ from bootvol.lifecycle import MAKING, MOVING, Kind, Status
 from bootvol.store.schema import LIVING, attachments, imports, snapshots, volumes
 
 #: Statuses that mean work for a worker.
-_UNSETTLED = MAKING | MOVING | {Status.EXTENDING, Status.UPLOADING, Status.DELETING}
+_UNSETTLED = (
+    MAKING | MOVING | {Status.EXTENDING, Status.UPLOADING, Status.DELETING, Status.GIVING_UP}
+)
 
 
 def work(connection: Connection) -> Mapping[tuple[Kind, Status], int]:

@@ -174,6 +174,7 @@ def of_row(row: Row[object]) -> Volume:
         bootable=bool(row.bootable),
         image_metadata=row.image_metadata or {},
         target_gib=row.target_gib,
+        place=row.place,
         source_id=row.source_id,
         source_uuid=row.source_uuid,
         readonly=row.readonly,

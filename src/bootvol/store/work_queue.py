@@ -47,6 +47,8 @@ _VALUES: Final[Mapping[Kind, Callable[[Row[object]], Subject]]] = {
     Kind.SERVER: server_rows.of_row,
 }
 
+#: Statuses of rows that go, with their data or without.
+_GOING: Final = frozenset({Status.DELETING, Status.GIVING_UP})
 #: The same tables once more, to compare one volume of a server with another.
 _OTHERS: Final = volumes.alias("others")
 _THEIRS: Final = attachments.alias("theirs")
@@ -178,12 +180,12 @@ def _upload(request: claims.ClaimRequest) -> ColumnElement[bool]:
 
 
 def _removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
-    return and_(volumes.c.status == Status.DELETING, ~_copied(request))
+    return and_(volumes.c.status.in_(_GOING), ~_copied(request))
 
 
 def _snapshot_removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
     return and_(
-        snapshots.c.status == Status.DELETING,
+        snapshots.c.status.in_(_GOING),
         ~exists().where(
             volumes.c.snapshot_id == snapshots.c.id, _is_made(volumes, Kind.VOLUME, request)
         ),

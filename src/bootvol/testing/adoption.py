@@ -67,6 +67,7 @@ class Adopted:
                 await backend.connection(_NAME)
             found = (await _disks(adopting))[_PLACE]
             assert (found.volume, found.obstacle, found.size) == (None, None, SIZE)
+            assert await adopting.stored_disk(_PLACE) == found
         # A deletion of the former name leaves the disk alone.
         await backend.delete(_NAME)
         for _ in range(2):
@@ -108,6 +109,7 @@ class Adopted:
         await backend.allocate(_NAME, SIZE)
         await adopting.give_up(_NAME, _PLACE)
         for place in _NOWHERE:
+            assert await adopting.stored_disk(place) is None
             with pytest.raises((DiskNotAdoptable, DiskNotFound)):
                 await adopting.adopt(place, _OTHER, _UNIT)
             with pytest.raises(BackendFailed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootvol.api.cinder import attaching, copying, image_uploads, resets, volume_actions
+from bootvol.api.cinder import attaching, copying, image_uploads, managing, resets, volume_actions
 from bootvol.api.cinder.acting import Actions, Named
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.http import Reply
@@ -18,6 +18,7 @@ _VOLUMES: Final = Actions(
         *copying.ACTIONS,
         *image_uploads.ACTIONS,
         *resets.ACTIONS,
+        *managing.ACTIONS,
     )
 )
 

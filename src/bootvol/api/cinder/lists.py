@@ -111,8 +111,8 @@ class Listing(Generic[Listed]):
             if begin is None:
                 raise self.missing(marker)
             fitting = fitting[begin + 1 :]
-        limit = _number(request, b"limit", "limit param must be positive")
-        offset = _number(request, b"offset", "offset must be >= 0") or 0
+        limit = number_of(request, b"limit", "limit param must be positive")
+        offset = number_of(request, b"offset", "offset must be >= 0") or 0
         length = min(MOST if limit is None else limit, MOST)
         page = fitting[offset : offset + length]
         full = (bool(page) and len(page) == limit) or len(page) == MOST
@@ -182,7 +182,12 @@ def _comparable(value: Callable[[Listed], object], each: Listed) -> tuple[bool, 
     return (False, 0) if found is None else (True, found)
 
 
-def _number(request: IRequest, name: bytes, negative: str) -> int | None:
+def number_of(request: IRequest, name: bytes, negative: str) -> int | None:
+    """Return the number in a parameter of a list; None without the parameter.
+
+    :param negative: the message about a negative number.
+    :raises InvalidRequest: if the parameter is no number, or a negative one.
+    """
     given = text(request, name)
     if given is None:
         return None

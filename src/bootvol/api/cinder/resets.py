@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, Field
 
+from bootvol.api.cinder import managing
 from bootvol.api.cinder.acting import Action, Actions, Named, Nothing
 from bootvol.api.cinder.bodies import STRICT
 from bootvol.api.cinder.context import CinderContext
@@ -150,6 +151,7 @@ _SNAPSHOTS: Final = Actions(
         Action("os-reset_status", ResetSnapshot, _reset_snapshot, Right.RESET_STATUS),
         Action("os-force_delete", Nothing, _force_delete_snapshot, Right.FORCE),
         Action("os-update_snapshot_status", Report, _report),
+        *managing.SNAPSHOT_ACTIONS,
     )
 )
 

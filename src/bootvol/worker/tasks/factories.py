@@ -25,7 +25,10 @@ class TaskFactories:
     extend_volume: Callable[[Volume], Task]
     upload_volume: Callable[[Volume], Task]
     remove_volume: Callable[[Volume], Task]
+    adopt_volume: Callable[[Volume], Task]
+    give_up: Callable[[Volume | Snapshot], Task]
     make_snapshot: Callable[[Snapshot], Task]
+    adopt_snapshot: Callable[[Snapshot], Task]
     remove_snapshot: Callable[[Snapshot], Task]
     attach: Callable[[Volume], Task]
     detach: Callable[[Volume], Task]
@@ -40,19 +43,29 @@ class TaskFactories:
             if subject.status in POWERING:
                 return self.power_server(subject)
             return (self.end_server if removed else self.build_server)(subject)
-        if isinstance(subject, Snapshot):
-            return (self.remove_snapshot if removed else self.make_snapshot)(subject)
-        changing = {
+        # A disk that was not taken over to the end is given back, and never deleted.
+        if subject.status is Status.GIVING_UP or (removed and subject.place is not None):
+            return self.give_up(subject)
+        if isinstance(subject, Volume):
+            return self._of_volume(subject)
+        if removed:
+            return self.remove_snapshot(subject)
+        return (self.make_snapshot if subject.place is None else self.adopt_snapshot)(subject)
+
+    def _of_volume(self, volume: Volume) -> Task:
+        asked = {
             Status.ATTACHING: self.attach,
             Status.DETACHING: self.detach,
             Status.EXTENDING: self.extend_volume,
             Status.UPLOADING: self.upload_volume,
             Status.DELETING: self.remove_volume,
-        }
-        if subject.status in changing:
-            return changing[subject.status](subject)
-        if subject.snapshot_id is not None:
-            return self.make_from_snapshot(subject)
-        if subject.source_id is not None:
-            return self.make_from_volume(subject)
-        return self.make_blank(subject)
+        }.get(volume.status)
+        if asked is not None:
+            return asked(volume)
+        if volume.place is not None:
+            return self.adopt_volume(volume)
+        if volume.snapshot_id is not None:
+            return self.make_from_snapshot(volume)
+        if volume.source_id is not None:
+            return self.make_from_volume(volume)
+        return self.make_blank(volume)

@@ -179,7 +179,7 @@ class Removing(OnBackendTask):
             has begun to remove it.
         """
         if await claim.in_transaction(states.is_finished, self.kind, self.id):
-            missing = await self._missing()
+            missing = await self.missing()
             await claim.in_transaction(states.begin_removal, self.kind, self.id)
             if missing is not None:
                 raise missing
@@ -192,7 +192,7 @@ class Removing(OnBackendTask):
             # a stray; strays are deleted later.
         return Event.VANISH
 
-    async def _missing(self) -> VolumeMissing | None:
+    async def missing(self) -> VolumeMissing | None:
         """Return an error if the backend knows that the data does not exist.
 
         :raises WrongStore: if the store is not the right one.

@@ -10,6 +10,7 @@ from bootvol.store.database import Database
 from bootvol.worker.copier import Copier
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
+from bootvol.worker.tasks.adoption import AdoptSnapshot, AdoptVolume, GiveUp
 from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
 from bootvol.worker.tasks.copies import MakeFromSnapshot, MakeFromVolume
 from bootvol.worker.tasks.factories import TaskFactories
@@ -58,6 +59,9 @@ def factories(parts: TaskParts) -> TaskFactories:
         extend_volume=lambda volume: ExtendVolume(volume, storage),
         upload_volume=lambda volume: UploadVolume(volume, storage, parts.takers, database, clock),
         remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
+        adopt_volume=lambda volume: AdoptVolume(volume, storage, clock),
+        give_up=lambda subject: GiveUp(subject, storage, image_cache),
+        adopt_snapshot=lambda snapshot: AdoptSnapshot(snapshot, storage, database, clock),
         make_snapshot=lambda snapshot: MakeSnapshot(snapshot, *copying),
         remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),
         attach=lambda volume: Attach(volume, access, hypervisor, daemon),

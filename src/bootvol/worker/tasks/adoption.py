@@ -1,0 +1,157 @@
+"""Tasks that take over disks of other programs, and give volumes up.
+
+A row in the making has the place of its disk.  Until the row is settled, a failure or a deletion
+gives the disk its former name back: no task deletes a disk that was not taken over to the end.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection as Db
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.errors import BackendFailed, DiskNotAdoptable, ErrorReport
+from bootvol.interfaces import IAdoptingBackend, IBlockBackend, ISnapshotAdoptingBackend
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import GIB, Snapshot, Volume
+from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import states
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
+from bootvol.worker.claims import Claim
+from bootvol.worker.image_cache import ImageCache
+from bootvol.worker.tasks.storage import Making, Removing, Storage
+
+
+def adopting(backend: IBlockBackend) -> IAdoptingBackend:
+    """Return a backend that takes disks over.
+
+    :raises BackendFailed: if the backend cannot.
+    """
+    if not IAdoptingBackend.providedBy(backend):
+        raise BackendFailed(f"The backend {backend.name} takes no disks over.")
+    return IAdoptingBackend(backend)
+
+
+class _Adopting(Making):
+    """Takes over a disk; gives the disk back after a failure."""
+
+    def __init__(
+        self, subject: Volume | Snapshot, most_gib: int, storage: Storage, clock: IReactorTime
+    ) -> None:
+        super().__init__(subject, storage, clock)
+        self._place = subject.place or ""
+        self._most = most_gib * GIB
+        self._found = 0
+
+    def mark(self) -> None:
+        """See :meth:`Task.mark`: backends do not report the progress of a change of names."""
+
+    async def work(self, claim: Claim) -> Event:
+        """Take the disk over.
+
+        :raises DiskNotAdoptable: if the disk is larger than the quota was checked for.
+        """
+        self._found = await self.adopt(adopting(self.backend_plugin))
+        if self._found > self._most:
+            raise DiskNotAdoptable(
+                f"The disk has {self._found // GIB} GiB, and not {self._most // GIB} GiB as allowed"
+                " by the request."
+            )
+        return Event.COMPLETE
+
+    async def adopt(self, backend: IAdoptingBackend) -> int:
+        """Take the disk over; return its size in bytes."""
+        return await backend.adopt(self._place, self._name, GIB)
+
+    async def undo(self) -> Event:
+        """Give the disk its former name back."""
+        await adopting(self.backend_plugin).give_up(self._name, self._place)
+        return Event.FAIL
+
+    async def lost(self) -> None:
+        """See :meth:`Task.lost`: the next claim goes on under the same name."""
+
+    def known(self, event: Event) -> dict[str, object]:
+        """Return the columns that are known from now on."""
+        if event is Event.COMPLETE:
+            return {"size_gib": self._found // GIB, "place": None}
+        return {}
+
+
+class AdoptVolume(_Adopting):
+    """Takes over a disk as a volume."""
+
+    kind = Kind.VOLUME
+
+    def __init__(self, volume: Volume, storage: Storage, clock: IReactorTime) -> None:
+        super().__init__(volume, volume.target_gib or 0, storage, clock)
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """See :meth:`Task.settle`; the size is known now."""
+        super().settle(db, event, error)
+        volume_rows.change(db, self.id, {"target_gib": None, **self.known(event)})
+
+
+class AdoptSnapshot(_Adopting):
+    """Takes over a snapshot within the disk of its volume, or else a disk, as a snapshot.
+
+    The volume is neither removed nor attached meanwhile.
+    """
+
+    kind = Kind.SNAPSHOT
+
+    def __init__(
+        self, snapshot: Snapshot, storage: Storage, database: Database, clock: IReactorTime
+    ) -> None:
+        super().__init__(snapshot, snapshot.size_gib, storage, clock)
+        self._database = database
+        self._volume_id = snapshot.volume_id
+
+    async def adopt(self, backend: IAdoptingBackend) -> int:
+        """Take the snapshot over; return its size in bytes."""
+        if ISnapshotAdoptingBackend.providedBy(backend):
+            volume = await self._database.read(volume_rows.get, self.tenant, self._volume_id)
+            found = await ISnapshotAdoptingBackend(backend).adopt_snapshot(
+                volume.name, self._place, self._name, GIB
+            )
+            if found is not None:
+                return found
+        return await super().adopt(backend)
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """See :meth:`Task.settle`; the size is known now."""
+        super().settle(db, event, error)
+        snapshot_rows.change(db, self.id, self.known(event))
+
+
+class GiveUp(Removing):
+    """Removes a row, and leaves its data on the backend under a name that is not bootvol's."""
+
+    statuses = frozenset({Status.DELETING, Status.GIVING_UP})
+
+    def __init__(
+        self, subject: Volume | Snapshot, storage: Storage, image_cache: ImageCache
+    ) -> None:
+        super().__init__(subject, storage)
+        self.kind = Kind.SNAPSHOT if isinstance(subject, Snapshot) else Kind.VOLUME
+        self._place = subject.place or f"{self.kind}-{subject.uuid}"
+        self._image_cache = image_cache
+
+    async def work(self, claim: Claim) -> Event:
+        """Rename the data.
+
+        :raises VolumeMissing: if the data should be on the backend, and is not.
+        """
+        if await claim.in_transaction(states.is_finished, self.kind, self.id):
+            missing = await self.missing()
+            if missing is not None:
+                # Another attempt, or a deletion, removes the record.
+                await claim.in_transaction(states.begin_removal, self.kind, self.id)
+                raise missing
+        if self.kind is Kind.VOLUME:
+            await self._image_cache.let_go(self.id)
+        await adopting(self.backend_plugin).give_up(self._name, self._place)
+        return Event.VANISH
+
+    async def lost(self) -> None:
+        """See :meth:`Task.lost`: the data stays under either name."""
