@@ -44,6 +44,7 @@ from bootvol.model import CacheUse, Caller, Flavor
 from bootvol.reactors import IReactor
 from bootvol.service.adoption import Adoptions
 from bootvol.service.attachments import Attachments
+from bootvol.service.failures import Failures
 from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
@@ -196,6 +197,7 @@ class Composition:
 
     def _services(self) -> Services:
         config, database, worker = self._config, self._database, self.worker
+        zone = config.availability_zone
         quotas = Quotas(
             database,
             Quota(**config.quota.model_dump(exclude={"snapshots_in_gigabytes"})),
@@ -203,15 +205,7 @@ class Composition:
         )
         types = VolumeTypes(database, self._backends)
         volumes = Volumes(
-            database,
-            self._images,
-            self._backends,
-            quotas,
-            types,
-            self._daemon,
-            config.availability_zone,
-            worker,
-            _now,
+            database, self._images, self._backends, quotas, types, self._daemon, zone, worker, _now
         )
         stored_images = StoredImages(
             self._images, self._sources, self._threads, MOST_UPLOADS, time.time
@@ -222,9 +216,7 @@ class Composition:
             Sizes(database, self._backends, quotas, worker),
             Transfers(database, quotas, _now),
             Snapshots(database, self._backends, quotas, worker, _now),
-            Adoptions(
-                database, self._backends, quotas, types, config.availability_zone, worker, _now
-            ),
+            Adoptions(database, self._backends, quotas, types, zone, worker, _now),
             Attachments(database, self._hypervisor is not None, worker),
             Holds(database, self._backends, _now),
             ByHand(database, self._backends, _now),
@@ -259,6 +251,7 @@ class Composition:
                 time.time,
             ),
             Resets(database),
+            Failures(database, _now),
             ImageMembers(stored_images, time.time),
             ImageImports(self._images, stored_images, self.downloads.wake, time.time),
         )

@@ -230,6 +230,44 @@ async def test_other_programs_report_on_marked_snapshots(daemon: Running) -> Non
     assert shown["os-extended-snapshot-attributes:progress"] == "100%"
 
 
+@ensureDeferred
+async def test_messages_tell_why_an_import_failed(daemon: Running) -> None:
+    """Only the volume's project gets the message.
+
+    Break: `src/bootvol/store/states.py`: `if error is not None and kind is not Kind.SERVER:` ->
+    `if False:`.
+    """
+    (daemon.images / "page").write_bytes(b"<!DOCTYPE html><html></html>" * 100)
+    answer = await ask(daemon, "POST", "volumes", {"volume": {"size": 1, "imageRef": "page"}})
+    uuid, request = answer.json["volume"]["id"], answer.headers["x-compute-request-id"]
+    await until(partial(status, daemon, f"volumes/{uuid}"), lambda found: found == "error")
+    (message,) = (await ask(daemon, "GET", "messages", version="3.3")).json["messages"]
+    assert (message["resource_uuid"], message["resource_type"]) == (uuid, "VOLUME")
+    assert (message["request_id"], message["message_level"]) == (request, "ERROR")
+    assert message["event_id"] == "VOLUME_VOLUME_005_001"
+    reason = (await daemon.call("GET", "os-volumes/1/error")).json["error"]
+    expected = f"copy image to volume: {reason['message']} {reason['remedy']}"
+    assert message["user_message"] == expected
+    assert message["guaranteed_until"] > message["created_at"]
+    path = f"messages/{message['id']}"
+    assert (await ask(daemon, "GET", path)).json == {"message": message}
+    for query, number in ((f"resource_uuid={uuid}", 1), ("resource_uuid=x", 0), ("limit=1", 1)):
+        found = (await ask(daemon, "GET", f"messages?{query}")).json["messages"]
+        assert len(found) == number
+    assert (await ask(daemon, "GET", "messages?nosuch=1")).status == 400
+    assert (await ask(daemon, "GET", "messages", version="3.2")).status == 404
+    assert (await ask(daemon, "GET", "messages", who="other")).json == {"messages": []}
+    for method in ("GET", "DELETE"):
+        missing = await ask(daemon, method, path, who="other")
+        words = f"Message {message['id']} could not be found."
+        assert (missing.status, missing.json["itemNotFound"]["message"]) == (404, words)
+    # The message outlives the volume.
+    assert (await ask(daemon, "DELETE", f"volumes/{uuid}")).status == 202
+    await until(partial(ask, daemon, "GET", f"volumes/{uuid}"), lambda found: found.status == 404)
+    assert (await ask(daemon, "DELETE", path)).status == 204
+    assert (await ask(daemon, "GET", "messages")).json == {"messages": []}
+
+
 @pytest.mark.parametrize(
     ("path", "since"),
     [

@@ -312,6 +312,12 @@ POST   /volume/v3/{tenant}/os-volume-transfer/none/accept 401 401 400 403 403 40
 GET    /volume/v3/os-volume-transfer                   401 401 200 403 200 200 200
 GET    /volume/v3/{tenant}/resource_filters            401 401 400 403 200 200 200
 GET    /volume/v3/resource_filters                     401 401 200 403 200 200 200
+GET    /volume/v3/{tenant}/messages                       401 401 400 403 200 200 200
+GET    /volume/v3/messages                                401 401 200 403 200 200 200
+GET    /volume/v3/{tenant}/messages/none                  401 401 400 403 404 404 404
+GET    /volume/v3/messages/none                           401 401 404 403 404 404 404
+DELETE /volume/v3/{tenant}/messages/none                  401 401 400 403 403 404 404
+DELETE /volume/v3/messages/none                           401 401 404 403 403 404 404
 DELETE /volume/v3/{tenant}/os-quota-sets/none             401 401 400 403 403 403 200
 DELETE /volume/v3/os-quota-sets/none                      401 401 200 403 403 403 200
 GET    /volume/v3/{tenant}/os-quota-class-sets/none       401 401 400 403 403 403 200

@@ -10,6 +10,7 @@ from bootvol.model import Caller
 from bootvol.policy import Policy, Right
 from bootvol.service.adoption import Adoptions
 from bootvol.service.attachments import Attachments
+from bootvol.service.failures import Failures
 from bootvol.service.holding.by_hand import ByHand
 from bootvol.service.holding.holds import Holds
 from bootvol.service.ids import Ids
@@ -56,6 +57,7 @@ class Services:
     stored_images: StoredImages
     volume_uploads: VolumeUploads
     resets: Resets
+    failures: Failures
     image_members: ImageMembers
     image_imports: ImageImports
 

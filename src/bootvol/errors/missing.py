@@ -105,6 +105,18 @@ class QosSpecsNotFound(NotFound):
         super().__init__(f"No such QoS spec {which}.")
 
 
+class FailureNotFound(NotFound):
+    """The caller's tenant has no such message about a failure, or the message is forgotten.
+
+    :param uuid: the id from the caller.
+    """
+
+    code = "failure-not-found"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"Message {uuid} could not be found.")
+
+
 class VolumeTypeNotFound(NotFound):
     """The volume type does not exist.
 

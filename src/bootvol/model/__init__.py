@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bootvol.model.callers import Caller, KeyPair, PublicKey
 from bootvol.model.disks import Adoption, StoredDisk
+from bootvol.model.failures import Failure
 from bootvol.model.holds import Connector, Hold, HoldState, NewHold
 from bootvol.model.image_records import (
     WHOLE,
@@ -82,6 +83,7 @@ __all__ = [
     "Disk",
     "DiskIndex",
     "Extent",
+    "Failure",
     "Flavor",
     "Hold",
     "HoldState",

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, null, select, update
 from sqlalchemy import delete as delete_from
 
 from bootvol.errors import ErrorReport, NotFound
 from bootvol.lifecycle import MAKING, Event, Kind, Status, after
 from bootvol.model import Image
+from bootvol.store import failures
 from bootvol.store.events import StateChange, collect
 from bootvol.store.schema import LIVING
 
@@ -74,7 +75,15 @@ def apply_event(
     table = LIVING[kind]
     mine = table.c.id == number
     row = connection.execute(
-        select(table.c.status, table.c.tenant, table.c.request_id).where(mine).with_for_update()
+        select(
+            table.c.status,
+            table.c.tenant,
+            table.c.request_id,
+            table.c.uuid,
+            (table.c.image_id if kind is Kind.VOLUME else null()).label("image_id"),
+        )
+        .where(mine)
+        .with_for_update()
     ).one_or_none()
     if row is None:
         raise NotFound
@@ -98,6 +107,18 @@ def apply_event(
                 **({"finished": True} if makes_data else {}),
                 **_UNMARKED.get(kind, {}),
             )
+        )
+    if error is not None and kind is not Kind.SERVER:
+        failures.add(
+            connection,
+            row.tenant,
+            kind,
+            row.uuid,
+            before,
+            row.request_id or "",
+            error,
+            datetime.now(UTC),
+            of_image=before in MAKING and row.image_id is not None,
         )
     collect(
         connection,
