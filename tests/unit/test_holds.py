@@ -186,7 +186,7 @@ def test_a_volume_goes_to_a_server_and_comes_back(calls: Calls) -> None:
 
 
 def test_a_volume_with_a_hold_is_kept(calls: Calls) -> None:
-    """Break: src/bootvol/store/attachments.py: or holds.exist(connection, volume_id) -> or False"""
+    """Break: `src/bootvol/store/attachments.py`: `or holds.exist(connection, volume_id)` -> ``."""
     hold = calls.reserve()
     with calls.begin() as db:
         assert attachments.is_promised(db, calls.volume.id)
@@ -277,7 +277,7 @@ def test_a_server_may_reserve_a_volume_whose_image_still_comes(database: Databas
 def test_users_free_no_volume_under_a_server(calls: Calls) -> None:
     """CVE-2023-2088.
 
-    Break: src/bootvol/service/holding/rules.py: (in_use and not trusted) -> (in_use and False)
+    Break: `src/bootvol/service/holding/rules.py`: `(in_use and not trusted)` -> `False`.
     """
     hold = calls.reserve()
     calls.free(hold.uuid, trusted=False)
