@@ -27,7 +27,10 @@ _DYING = 10
 #: The most characters of a log in a failure.
 _TAIL = 20_000
 #: The statuses of work in progress.
-_UNSETTLED = {"creating", "downloading", "deleting", "attaching", "detaching", "unmanaging"}
+_UNSETTLED = {
+    *("creating", "downloading", "deleting", "attaching", "detaching", "extending"),
+    *("uploading", "reverting", "restoring", "retyping", "maintenance", "unmanaging"),
+}
 
 
 class Process:
@@ -150,12 +153,22 @@ class Process:
         running = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]
         return int(running) / 1e9
 
-    def call(self, method: str, path: str, body: Any = None, token: str = "root") -> Any:
-        """Send a request; return the JSON of its answer, or None."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        token: str = "root",
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Send a request; return the JSON of its answer, or None.
+
+        :param path: relative to the tenant's base URI, unless it begins with a slash.
+        """
         request = urllib.request.Request(
-            f"{self.base}/{path}",
+            f"{self.url}{path}" if path.startswith("/") else f"{self.base}/{path}",
             None if body is None else json.dumps(body).encode(),
-            {"X-Auth-Token": token, "Content-Type": "application/json"},
+            {"X-Auth-Token": token, "Content-Type": "application/json", **(headers or {})},
             method=method,
         )
         try:

@@ -57,6 +57,7 @@ from bootvol.service.keypairs import KeyPairs
 from bootvol.service.qos_specs import QosRules
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
+from bootvol.service.replacements import Replacements
 from bootvol.service.resets import Resets
 from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
@@ -254,6 +255,7 @@ class Composition:
             Failures(database, _now),
             ImageMembers(stored_images, time.time),
             ImageImports(self._images, stored_images, self.downloads.wake, time.time),
+            Replacements(database, self._backends, types, worker),
         )
 
     # --- the worker ------------------------------------------------------------------------------

@@ -39,6 +39,10 @@ class Status(StrEnum):
     EXTENDING = "extending"
     OFFERED = "awaiting-transfer"
     UPLOADING = "uploading"
+    REVERTING = "reverting"
+    RESTORING = "restoring"
+    RETYPING = "retyping"
+    MAINTENANCE = "maintenance"
     DETACHING = "detaching"
     DELETING = "deleting"
     GIVING_UP = "unmanaging"
@@ -67,6 +71,11 @@ class Event(StrEnum):
     SETTLE = "settle"
     UPLOAD = "upload"
     UPLOADED = "uploaded"
+    REVERT = "revert"
+    COPY_BACK = "copy-back"
+    RETYPE = "retype"
+    MIGRATE = "migrate"
+    REPLACED = "replaced"
     DELETE = "delete"
     GIVE_UP = "give-up"
     VANISH = "vanish"
@@ -100,6 +109,10 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.EXTEND: Status.EXTENDING,
         Event.OFFER: Status.OFFERED,
         Event.UPLOAD: Status.UPLOADING,
+        Event.REVERT: Status.REVERTING,
+        Event.COPY_BACK: Status.RESTORING,
+        Event.RETYPE: Status.RETYPING,
+        Event.MIGRATE: Status.MAINTENANCE,
         Event.DELETE: Status.DELETING,
         Event.GIVE_UP: Status.GIVING_UP,
         Event.FAIL: Status.ERROR,
@@ -130,6 +143,12 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     Status.UPLOADING: {
         Event.UPLOADED: Status.AVAILABLE,
         Event.FAIL: Status.ERROR,
+    },
+    **{
+        # A replacement of the volume's data is made.  After a failure without a change the volume
+        # is available again, and stores the reason.  A snapshot is restoring meanwhile.
+        status: {Event.REPLACED: Status.AVAILABLE, Event.FAIL: Status.ERROR}
+        for status in (Status.REVERTING, Status.RESTORING, Status.RETYPING, Status.MAINTENANCE)
     },
     # The taker has accepted the volume, or the giver has withdrawn the offer.
     Status.OFFERED: {
@@ -183,6 +202,9 @@ MAKING: Final = frozenset({Status.CREATING, Status.DOWNLOADING})
 
 #: The statuses of a server that is being turned off, on, or both.
 POWERING: Final = frozenset({Status.STOPPING, Status.STARTING, Status.REBOOTING, Status.RESETTING})
+
+#: The statuses of a volume whose data are replaced.
+REPLACING: Final = frozenset({Status.REVERTING, Status.RETYPING, Status.MAINTENANCE})
 
 #: The statuses of a volume during attach and detach.
 MOVING: Final = frozenset({Status.ATTACHING, Status.DETACHING})

@@ -11,6 +11,7 @@ from bootvol.lifecycle import (
     MAKING,
     MOVING,
     POWERING,
+    REPLACING,
     TRANSITIONS,
     Event,
     IllegalTransition,
@@ -77,14 +78,15 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
         Event.ATTACHED,
         Event.UPLOAD,
         Event.RESTORE,
+        Event.REVERT,
+        Event.COPY_BACK,
+        Event.RETYPE,
+        Event.MIGRATE,
         *power,
     }
-    unsettled = (
-        MAKING
-        | MOVING
-        | POWERING
-        | {Status.EXTENDING, Status.UPLOADING, Status.DELETING, Status.GIVING_UP}
-    )
+    unsettled = MAKING | MOVING | POWERING | REPLACING
+    unsettled |= {Status.EXTENDING, Status.UPLOADING, Status.RESTORING, Status.DELETING}
+    unsettled |= {Status.GIVING_UP}
     for status in set(Status) - unsettled:
         assert set(TRANSITIONS[status]) <= asked | {Event.FAIL, Event.DETACHED}
     for status in unsettled:

@@ -19,8 +19,18 @@ from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, DatabaseUnavailable, ImageTooLarge, StoreUnusable
 from bootvol.imaging.target import VolumeTarget
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import CachedImage, Image, Snapshot, Volume
-from bootvol.store import claims, image_cache, imports, schema, snapshots, states, strays, volumes
+from bootvol.model import CachedImage, Image, Replacement, Snapshot, Volume
+from bootvol.store import (
+    claims,
+    image_cache,
+    imports,
+    replacements,
+    schema,
+    snapshots,
+    states,
+    strays,
+    volumes,
+)
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.worker.heartbeat import RENEWAL
@@ -82,6 +92,32 @@ def test_another_daemons_claim_that_ran_out_gives_a_new_name(db: Connection) -> 
     again = claimed(db, "c")
     assert again.name not in ("old", taken.name)
     assert left(db) == [("old", "a"), (taken.name, "b")]
+
+
+def test_a_replacement_of_data_begins_anew_under_another_name(db: Connection) -> None:
+    """The volume keeps its own data.
+
+    Break: `src/bootvol/store/strays.py`: `fresh = {"name": f"volume-{uuid4()}",` -> `fresh =
+    {"name": row.name,`.
+    """
+    number = a_volume(db, image=None)
+    retyping = {"status": Status.RETYPING}
+    db.execute(update(schema.volumes).where(schema.volumes.c.id == number).values(retyping))
+    replacements.add(db, Replacement(number, "new", "b"))
+    replacements.record(db, number, {"durable_bytes": 512, "durable_digest": "x"})
+    assert claimed(db, "a").name == "old"
+    run_out(db)
+    assert claimed(db, "b").name == "old"
+    found = replacements.get(db, number)
+    assert found is not None
+    assert found.name.startswith("volume-")
+    assert found.checkpoint is None
+    assert left(db) == [("new", "a")]
+    assert not strays.is_mine(db, found.name, "a")
+    replacements.complete(db, found)
+    assert volumes.get(db, "t", number).name == found.name
+    assert left(db) == [("new", "a"), ("old", None)]
+    assert due(db) == ["new", "old"]
 
 
 def test_the_loser_can_settle_nothing(db: Connection) -> None:

@@ -11,11 +11,31 @@ from sqlalchemy import Connection, update
 
 from bootvol.errors import AttachmentNotFound, DeviceInUse, ErrorReport, InvalidDevice
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Attachment, Server, Snapshot, Volume
+from bootvol.model import (
+    Attachment,
+    ImageRecord,
+    Replacement,
+    Server,
+    Snapshot,
+    Volume,
+    VolumeUpload,
+)
 from bootvol.service.server_hosts import with_reason
-from bootvol.store import attachments, claims, servers, snapshots, states, volumes, work_queue
+from bootvol.store import (
+    attachments,
+    claims,
+    daemons,
+    replacements,
+    schema,
+    servers,
+    snapshots,
+    states,
+    volume_uploads,
+    volumes,
+    work_queue,
+)
 from bootvol.store.schema import LIVING
-from tests.unit.conftest import Anybody, end_leases
+from tests.unit.conftest import ENDED, Anybody, end_leases
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -116,6 +136,37 @@ def test_a_volume_stays_while_another_is_made_of_it(db: Connection) -> None:
     assert copied.id == volume.id
     states.apply_event(db, Kind.VOLUME, volume.id, Event.COMPLETE)
     assert quick(db) == source.id
+
+
+def test_data_are_replaced_when_nobody_copies_them(db: Connection) -> None:
+    volume = a_volume(db)
+    snapshot = a_snapshot(db, volume)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.RETYPE)
+    replacements.add(db, Replacement(volume.id, "new", "elsewhere"))
+    assert copy(db, request("other")) == snapshot
+    assert copy(db, request()) is None
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
+    free(db, Kind.SNAPSHOT, snapshot.id)
+    # This daemon does not reach the other backend.
+    assert copy(db, request()) is None
+    both = attrs.evolve(request(), backends=["b", "elsewhere"])
+    copied = copy(db, both)
+    assert isinstance(copied, Volume)
+    assert copied.id == volume.id
+
+
+def test_a_daemon_uploads_alone_what_it_has_the_token_for(db: Connection) -> None:
+    volume = a_volume(db)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.UPLOAD)
+    image = ImageRecord("i", "t", 0.0, 0.0)
+    volume_uploads.add(db, VolumeUpload(volume.id, "glance", image, "other"))
+    daemons.announce(db, "other", "")
+    assert copy(db, request()) is None
+    assert isinstance(copy(db, request("other")), Volume)
+    free(db, Kind.VOLUME, volume.id)
+    # The other daemon has ended.
+    db.execute(update(schema.daemons).values(lease_until=ENDED))
+    assert isinstance(copy(db, request()), Volume)
 
 
 def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Connection) -> None:

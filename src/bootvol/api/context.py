@@ -22,6 +22,7 @@ from bootvol.service.keypairs import KeyPairs
 from bootvol.service.qos_specs import QosRules
 from bootvol.service.quotas import Quotas
 from bootvol.service.rates import RateLimits
+from bootvol.service.replacements import Replacements
 from bootvol.service.resets import Resets
 from bootvol.service.servers import Servers
 from bootvol.service.sizes import Sizes
@@ -60,6 +61,7 @@ class Services:
     failures: Failures
     image_members: ImageMembers
     image_imports: ImageImports
+    replacements: Replacements
 
 
 @attrs.frozen

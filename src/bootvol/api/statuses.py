@@ -26,6 +26,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.ImageConflict: 409,
     errors.KeyPairExists: 409,
     errors.QosSpecsExist: 409,
+    errors.RevertConflict: 409,
     errors.ServerConflict: 409,
     errors.VolumeInUse: 409,
     errors.VolumeTypeAccessUnchanged: 409,

@@ -9,6 +9,7 @@ error as an :class:`ErrorReport`.
 from bootvol.errors.access import *
 from bootvol.errors.attachments import *
 from bootvol.errors.base import *
+from bootvol.errors.copies import *
 from bootvol.errors.images import *
 from bootvol.errors.missing import *
 from bootvol.errors.operator import *

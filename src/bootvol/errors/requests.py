@@ -139,28 +139,6 @@ class ImageLargerThanVolume(InvalidRequest):
     default_message = "Size of specified image is larger than volume size."
 
 
-class SmallerThanOrigin(InvalidRequest):
-    """The volume would be smaller than the data that it is to be made from.
-
-    :param size: the requested size in GiB.
-    :param origin: the kind of the origin.
-    :param least: the size of the origin in GiB.
-    :ivar size: the requested size in GiB.
-    :ivar origin: the kind of the origin.
-    :ivar least: the size of the origin in GiB.
-    """
-
-    code = "smaller-than-origin"
-    remedy = "Ask for at least the size of the origin."
-
-    def __init__(self, size: int, origin: str, least: int) -> None:
-        self.size, self.origin, self.least = size, origin, least
-        super().__init__(
-            f"Invalid input received: Volume size '{size}' must not be less than the"
-            f" {origin}'s, {least}"
-        )
-
-
 class VolumeBusy(InvalidRequest):
     """The volume's status does not allow the request."""
 

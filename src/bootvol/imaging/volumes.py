@@ -30,18 +30,27 @@ class VolumeStream:
     :param reader: reader of the volume.  The stream does not close the reader.
     :param size: number of bytes in the stream.
     :param block: the backend's block size in bytes.
+    :param offset: first byte of the stream.
+    :param validator: tells these bytes from all others; None if the volume may change.
     """
 
-    def __init__(self, reader: IVolumeReader, size: int, block: int) -> None:
+    def __init__(
+        self,
+        reader: IVolumeReader,
+        size: int,
+        block: int,
+        offset: int = 0,
+        validator: str | None = None,
+    ) -> None:
         self.size: int | None = size
         self._size = size
-        self.offset = 0
-        self.validator: str | None = None
+        self.offset = offset
+        self.validator = validator
         self._reader = reader
         self._sparse: ISparse | None = ISparse(reader, None)
         self._block = block
-        self._left = size
-        self._next = 0
+        self._left = size - offset
+        self._next = offset
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""

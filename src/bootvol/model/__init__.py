@@ -38,6 +38,7 @@ from bootvol.model.imports import (
     content_of,
     family_of,
 )
+from bootvol.model.replacements import Replacement
 from bootvol.model.routes import LocalRoute, RbdRoute, Route
 from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
 from bootvol.model.volume_uploads import NewVolumeImage, VolumeUpload
@@ -107,6 +108,7 @@ __all__ = [
     "PublicKey",
     "QosSpecs",
     "RbdRoute",
+    "Replacement",
     "Route",
     "Server",
     "Snapshot",

@@ -79,6 +79,17 @@ def _check_copied(db: Db, volume: Volume, backends: Backends, backend: str | Non
         raise VolumeBusy("Source volume status must be available: no clone is possible")
 
 
+def host_of(backends: Backends, backend: str, origin: Snapshot | Volume | None) -> str:
+    """Return the host of new data: the origin's, or this one; empty for all hosts.
+
+    :param backend: the backend of the new data.
+    """
+    if origin is not None and origin.backend == backend:
+        return origin.host
+    host = backends.host_of(backend)
+    return origin.host if origin is not None and origin.host and host else host
+
+
 def _check_size(size_gib: int | None, origin: str, least: int) -> None:
     if size_gib is not None and size_gib < least:
         raise SmallerThanOrigin(size_gib, origin, least)

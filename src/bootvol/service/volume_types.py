@@ -55,6 +55,15 @@ class VolumeTypes:
             )
         return backend
 
+    async def stated_backend(self, name: str, tenant: str) -> str | None:
+        """Return the backend that a type states; None if volumes of the type may lie anywhere.
+
+        :raises VolumeTypeNotFound: if no type has that name.
+        :raises UnknownBackend: if the backend is not configured any more.
+        """
+        found = await self._database.read(type_rows.named, name, tenant)
+        return await self.backend_of(name, tenant) if BACKEND in found.extra_specs else None
+
     async def of_uuid(self, uuid: str, tenant: str | None) -> VolumeType:
         """Return the type with a uuid.
 

@@ -19,13 +19,14 @@ from bootvol.errors import (
     VolumeBusy,
     VolumeNotFound,
 )
-from bootvol.lifecycle import MAKING, MOVING, Event, IllegalTransition, Kind, Status
+from bootvol.lifecycle import MAKING, MOVING, REPLACING, Event, IllegalTransition, Kind, Status
 from bootvol.model import (
     Caller,
     ConnectionInfo,
     Image,
     Import,
     NewVolume,
+    Replacement,
     Snapshot,
     Volume,
     content_of,
@@ -38,6 +39,7 @@ from bootvol.service.volume_types import VolumeTypes
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import daemons, states
 from bootvol.store import imports as import_rows
+from bootvol.store import replacements as replacement_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
@@ -152,7 +154,7 @@ class Volumes:
             created_at=self._now(),
             availability_zone=self.zone,
             backend=backend,
-            host=self._host(backend, origin),
+            host=origins.host_of(self._backends, backend, origin),
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,
             snapshot_uuid=snapshot.uuid if snapshot else None,
@@ -170,13 +172,6 @@ class Volumes:
         if image is not None:
             import_rows.add(db, added.id, image, content_of(image))
         return added
-
-    def _host(self, backend: str, origin: Snapshot | Volume | None) -> str:
-        """Return the host of a new volume: the origin's, or this one; empty for all hosts."""
-        if origin is not None and origin.backend == backend:
-            return origin.host
-        host = self._backends.host_of(backend)
-        return origin.host if origin is not None and origin.host and host else host
 
     async def listed(
         self, caller: Caller, *, bootable: bool = False, limit: int | None = None, offset: int = 0
@@ -265,23 +260,24 @@ class Volumes:
             volume = volume_rows.get(db, caller.tenant, volume_id)
             made_from = import_rows.find(db, volume_id)
             reason = self._reason(db, volume, made_from)
-            if reason is None and volume.status in MAKING:
-                # The origin may lie on another backend.
-                reason = self._absence_of_origin(db, volume)
+            if reason is None:
+                # The data may come from another backend, or go to another one.
+                reason = self._absence_elsewhere(db, volume)
             if reason is None and volume.status in MAKING and made_from is not None:
                 reason = made_from.error
             return reason
 
         return await self._database.read(query)
 
-    def _absence_of_origin(self, db: Db, volume: Volume) -> ErrorReport | None:
-        if volume.snapshot_id is not None:
-            snapshot = snapshot_rows.get(db, volume.tenant, volume.snapshot_id)
-            return absence(db, self._backends, snapshot)
-        if volume.source_id is not None:
-            source = volume_rows.get(db, volume.tenant, volume.source_id)
-            return absence(db, self._backends, source)
-        return None
+    def _absence_elsewhere(self, db: Db, volume: Volume) -> ErrorReport | None:
+        other: Volume | Snapshot | Replacement | None = None
+        if volume.status in REPLACING:
+            other = replacement_rows.get(db, volume.id)
+        elif volume.status in MAKING and volume.snapshot_id is not None:
+            other = snapshot_rows.get(db, volume.tenant, volume.snapshot_id)
+        elif volume.status in MAKING and volume.source_id is not None:
+            other = volume_rows.get(db, volume.tenant, volume.source_id)
+        return None if other is None else absence(db, self._backends, other)
 
     async def progress(self, caller: Caller, volume_id: int) -> Import:
         """Return the progress of a bootable volume's import.
@@ -335,8 +331,10 @@ class Volumes:
         return served or await self._backends.connection(volume)
 
 
-def absence(db: Db, backends: Backends, data: Volume | Snapshot) -> ErrorReport | None:
-    """Return why no daemon works on a volume or snapshot now; None without a known reason."""
+def absence(
+    db: Db, backends: Backends, data: Volume | Snapshot | Replacement
+) -> ErrorReport | None:
+    """Return why no daemon works on some data now; None without a known reason."""
     if backends.reaches(data.host):
         return backends.missing(data.backend)
     return None if daemons.runs_on(db, data.host) else HostAway(data.host).report()

@@ -24,12 +24,13 @@ from bootvol.lifecycle import Kind
 from bootvol.store import columns
 from bootvol.store.columns import METADATA as METADATA
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
+from bootvol.store.copy_tables import replacements as replacements
 from bootvol.store.copy_tables import volume_uploads as volume_uploads
 from bootvol.store.failure_table import failures as failures
 from bootvol.store.hold_table import holds as holds
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0030"
+REVISION: Final = "0031"
 
 
 volumes = Table(

@@ -65,6 +65,19 @@ def exist(connection: Connection, volume_id: int) -> bool:
     return bool(connection.scalar(select(exists().where(snapshots.c.volume_id == volume_id))))
 
 
+def latest(connection: Connection, tenant: str, volume_id: int) -> Snapshot | None:
+    """Return the latest snapshot of a volume, and lock it; None without snapshots."""
+    query = select(snapshots).where(
+        snapshots.c.volume_id == volume_id,
+        snapshots.c.tenant == tenant,
+        snapshots.c.status != Status.DELETING,
+    )
+    row = connection.execute(
+        query.order_by(snapshots.c.id.desc()).limit(1).with_for_update()
+    ).one_or_none()
+    return None if row is None else of_row(row)
+
+
 def is_copied(connection: Connection, snapshot_id: int) -> bool:
     """Return whether a volume is being made from a snapshot."""
     copy = exists().where(volumes.c.snapshot_id == snapshot_id, volumes.c.status.in_(MAKING))

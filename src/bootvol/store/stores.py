@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, delete, insert, select, text, update
 
 from bootvol.errors import StoreElsewhere
 from bootvol.store import daemons
-from bootvol.store.schema import cached_images, snapshots, stores, strays, volumes
+from bootvol.store.schema import cached_images, replacements, snapshots, stores, strays, volumes
 
 
 @attrs.frozen
@@ -74,7 +74,7 @@ def settle(
     former = (same | {"", host}) - {key}
     moved = and_(stores.c.backend == backend, stores.c.host.in_(former))
     connection.execute(delete(stores).where(moved))
-    for table in volumes, snapshots, cached_images, strays:
+    for table in volumes, snapshots, cached_images, strays, replacements:
         mine = and_(table.c.backend == backend, table.c.host.in_(former))
         connection.execute(update(table).where(mine).values(host=key))
     return identity

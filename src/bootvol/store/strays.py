@@ -29,8 +29,15 @@ from sqlalchemy import (
 )
 from sqlalchemy import delete as delete_from
 
-from bootvol.lifecycle import MAKING, Kind, Status
-from bootvol.store.schema import cached_images, imports, snapshots, strays, volumes
+from bootvol.lifecycle import MAKING, REPLACING, Kind, Status
+from bootvol.store.schema import (
+    cached_images,
+    imports,
+    replacements,
+    snapshots,
+    strays,
+    volumes,
+)
 
 #: Statuses in which a worker may be making the data under a name, or may have begun to.
 _MADE: Final = frozenset({*MAKING, Status.DELETING})
@@ -58,6 +65,9 @@ def leave(
     :param daemon: id of the daemon whose lease ran out.
     :returns: the columns to set in the row: a new name; none for a volume that is to be removed.
     """
+    if kind is Kind.VOLUME and row.status in REPLACING:
+        _leave_replacement(connection, row.id, daemon)
+        return {}
     if kind is Kind.SERVER or row.status not in _MADE or row.place is not None:
         # Nobody writes to a disk that is taken over, and a deletion would lose the disk.
         return {}
@@ -75,6 +85,15 @@ def leave(
     return {"name": f"{kind}-{uuid4()}"}
 
 
+def _leave_replacement(connection: Connection, volume_id: int, daemon: str) -> None:
+    """Begin the replacement of a volume's data anew, under another name."""
+    mine = replacements.c.volume_id == volume_id
+    for row in connection.execute(select(replacements).where(mine)).all():
+        _add(connection, row, daemon)
+        fresh = {"name": f"volume-{uuid4()}", "durable_bytes": None}
+        connection.execute(update(replacements).where(mine).values(fresh))
+
+
 def _leave_cached_images(connection: Connection, volume_id: int, daemon: str) -> None:
     """Give up the cached images that a lost claim was making of a volume."""
     making = and_(cached_images.c.volume_id == volume_id, cached_images.c.state == "making")
@@ -88,6 +107,12 @@ def _add(connection: Connection, row: Row[object], daemon: str) -> None:
     if not connection.execute(select(exists().where(known))).scalar():
         left = {"backend": row.backend, "host": row.host, "name": row.name, "daemon": daemon}
         connection.execute(insert(strays).values(left))
+
+
+def leave_behind(connection: Connection, backend: str, host: str, name: str) -> None:
+    """Make a stray of data that nobody needs any more, and that no daemon can make anew."""
+    left = {"backend": backend, "host": host, "name": name}
+    connection.execute(insert(strays).values(left))
 
 
 def due(
@@ -164,5 +189,6 @@ def _used(name: ColumnElement[str] | str) -> ColumnElement[bool]:
         exists().where(volumes.c.name == name),
         exists().where(snapshots.c.name == name),
         exists().where(cached_images.c.name == name),
+        exists().where(replacements.c.name == name),
         exists().where(imports.c.durable_name == name),
     )

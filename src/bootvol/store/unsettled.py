@@ -6,12 +6,15 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import ColumnElement, Connection, Table, exists, func, or_, select, true
 
-from bootvol.lifecycle import MAKING, MOVING, Kind, Status
+from bootvol.lifecycle import MAKING, MOVING, REPLACING, Kind, Status
 from bootvol.store.schema import LIVING, attachments, imports, snapshots, volumes
 
 #: Statuses that mean work for a worker.
 _UNSETTLED = (
-    MAKING | MOVING | {Status.EXTENDING, Status.UPLOADING, Status.DELETING, Status.GIVING_UP}
+    MAKING
+    | MOVING
+    | REPLACING
+    | {Status.EXTENDING, Status.UPLOADING, Status.DELETING, Status.GIVING_UP}
 )
 
 

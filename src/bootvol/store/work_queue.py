@@ -19,7 +19,7 @@ from sqlalchemy import (
     select,
 )
 
-from bootvol.lifecycle import MAKING, MOVING, POWERING, Kind, Status
+from bootvol.lifecycle import MAKING, MOVING, POWERING, REPLACING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
 from bootvol.store import claims
 from bootvol.store import servers as server_rows
@@ -29,6 +29,7 @@ from bootvol.store.schema import (
     LIVING,
     attachments,
     daemons,
+    replacements,
     servers,
     snapshots,
     volume_uploads,
@@ -57,8 +58,8 @@ _THEIRS: Final = attachments.alias("theirs")
 def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a copy, which may take long.
 
-    A copy is a snapshot to make, a volume to make from a snapshot or from another volume, or an
-    image to make of a volume.
+    A copy is a snapshot to make, a volume to make from a snapshot or from another volume, an image
+    to make of a volume, or a replacement of a volume's data.
     """
     snapshot = and_(claims.here(snapshots, request), snapshots.c.status == Status.CREATING)
     volume = and_(
@@ -72,7 +73,7 @@ def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Orde
         ),
         ~exists().where(_OTHERS.c.id == volumes.c.source_id, not_(claims.here(_OTHERS, request))),
     )
-    volume = or_(volume, _upload(request))
+    volume = or_(volume, _upload(request), _replacement(request))
     return _first(connection, request, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
 
@@ -177,6 +178,19 @@ def _upload(request: claims.ClaimRequest) -> ColumnElement[bool]:
         or_(_is(volume_uploads.c.daemon, request), ~runs),
     )
     return and_(claims.here(volumes, request), volumes.c.status == Status.UPLOADING, mine)
+
+
+def _replacement(request: claims.ClaimRequest) -> ColumnElement[bool]:
+    """Return the SQL condition for volumes whose data are to be replaced.
+
+    The new data may lie on another backend.
+    """
+    reached = exists().where(
+        replacements.c.volume_id == volumes.c.id, claims.here(replacements, request)
+    )
+    return and_(
+        claims.here(volumes, request), volumes.c.status.in_(REPLACING), reached, ~_copied(request)
+    )
 
 
 def _removal(request: claims.ClaimRequest) -> ColumnElement[bool]:

@@ -66,10 +66,10 @@ VolumeShown = TypedDict(
         "volume_image_metadata": NotRequired[dict[str, str]],
         "group_id": NotRequired[None],
         "provider_id": NotRequired[None],
-        "migration_status": NotRequired[None],
+        "migration_status": NotRequired[str | None],
         "os-vol-tenant-attr:tenant_id": NotRequired[str],
         "os-vol-host-attr:host": NotRequired[str],
-        "os-vol-mig-status-attr:migstat": NotRequired[None],
+        "os-vol-mig-status-attr:migstat": NotRequired[str | None],
         "os-vol-mig-status-attr:name_id": NotRequired[None],
         "shared_targets": NotRequired[bool],
         "service_uuid": NotRequired[Uuid],
@@ -164,7 +164,7 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
     if context.has(65):
         shown["consumes_quota"] = True
     if context.sees_places:
-        shown["migration_status"] = None
+        shown["migration_status"] = _migration(value)
         if context.has(21):
             shown["provider_id"] = None
         if context.has(61):
@@ -178,9 +178,14 @@ def detailed_volume(value: Volume, context: CinderContext) -> VolumeShown:
     shown["os-vol-tenant-attr:tenant_id"] = value.tenant
     if context.sees_places:
         shown["os-vol-host-attr:host"] = place(value)
-        shown["os-vol-mig-status-attr:migstat"] = None
+        shown["os-vol-mig-status-attr:migstat"] = _migration(value)
         shown["os-vol-mig-status-attr:name_id"] = None
     return shown
+
+
+def _migration(value: Volume) -> str | None:
+    """Return how far a volume is on its way to another backend."""
+    return "migrating" if value.status is Status.MAINTENANCE else None
 
 
 def _access(value: Volume) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from bootvol.lifecycle import POWERING, Status
+from bootvol.lifecycle import POWERING, REPLACING, Status
 from bootvol.model import Server, Snapshot, Volume
 from bootvol.worker.tasks.task import Task
 
@@ -24,6 +24,7 @@ class TaskFactories:
     make_from_volume: Callable[[Volume], Task]
     extend_volume: Callable[[Volume], Task]
     upload_volume: Callable[[Volume], Task]
+    replace_data: Callable[[Volume], Task]
     remove_volume: Callable[[Volume], Task]
     adopt_volume: Callable[[Volume], Task]
     give_up: Callable[[Volume | Snapshot], Task]
@@ -58,6 +59,7 @@ class TaskFactories:
             Status.DETACHING: self.detach,
             Status.EXTENDING: self.extend_volume,
             Status.UPLOADING: self.upload_volume,
+            **dict.fromkeys(REPLACING, self.replace_data),
             Status.DELETING: self.remove_volume,
         }.get(volume.status)
         if asked is not None:

@@ -64,6 +64,11 @@ class Storage:
                 await self.backend(backend).delete(name)
                 await self._database.write_without_invalidation(strays.forget, name)
 
+    async def delete_stray(self, backend: str, name: str) -> None:
+        """Delete data that this task has left behind; if that fails, the sweeper tries later."""
+        await self.backend(backend).delete(name)
+        await self._database.write_without_invalidation(strays.forget, name)
+
     async def with_room(self, backend: str, make: Callable[[], Awaitable[None]]) -> None:
         """Call ``make``, and call it again if the removal of cached images has made room.
 

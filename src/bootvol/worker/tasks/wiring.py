@@ -14,6 +14,7 @@ from bootvol.worker.tasks.adoption import AdoptSnapshot, AdoptVolume, GiveUp
 from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
 from bootvol.worker.tasks.copies import MakeFromSnapshot, MakeFromVolume
 from bootvol.worker.tasks.factories import TaskFactories
+from bootvol.worker.tasks.replacing import ReplaceData
 from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
 from bootvol.worker.tasks.snapshots import MakeSnapshot, RemoveSnapshot
 from bootvol.worker.tasks.storage import Storage
@@ -58,6 +59,7 @@ def factories(parts: TaskParts) -> TaskFactories:
         make_from_volume=lambda volume: MakeFromVolume(volume, *copying),
         extend_volume=lambda volume: ExtendVolume(volume, storage),
         upload_volume=lambda volume: UploadVolume(volume, storage, parts.takers, database, clock),
+        replace_data=lambda volume: ReplaceData(volume, *copying),
         remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
         adopt_volume=lambda volume: AdoptVolume(volume, storage, clock),
         give_up=lambda subject: GiveUp(subject, storage, image_cache),

@@ -1,0 +1,155 @@
+"""Requests to replace the data of volumes. All answers are immediate; a worker does the work."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from sqlalchemy import Connection as Db
+
+from bootvol.backends import Backends
+from bootvol.errors import (
+    InvalidRequest,
+    MoveNeeded,
+    NotLatestSnapshot,
+    RevertConflict,
+    UnknownBackend,
+    VolumeBusy,
+    VolumeHasSnapshots,
+)
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Caller, Replacement, Volume
+from bootvol.service import origins
+from bootvol.service.volume_types import VolumeTypes
+from bootvol.service.volumes import Work
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import replacements as replacement_rows
+from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import states
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
+
+
+class Replacements:
+    """Sends volumes back to their snapshots, and moves volumes to other backends."""
+
+    def __init__(
+        self, database: Database, backends: Backends, types: VolumeTypes, work: Work
+    ) -> None:
+        self._database = database
+        self._backends = backends
+        self._types = types
+        self._work = work
+
+    async def revert(self, caller: Caller, volume_id: int, snapshot_uuid: str | None) -> None:
+        """Request that a volume get the data of its latest snapshot; until then ``reverting``.
+
+        :param snapshot_uuid: the snapshot, which must be the latest one.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises NotLatestSnapshot: if the volume's latest snapshot is another one, or none.
+        :raises InvalidRequest: if the volume has grown since the snapshot.
+        :raises RevertConflict: if the volume or the snapshot is not available.
+        """
+        await self._database.write(self._revert, caller, volume_id, snapshot_uuid)
+        self._work.wake()
+
+    def _revert(self, db: Db, caller: Caller, volume_id: int, snapshot_uuid: str | None) -> None:
+        volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+        latest = snapshot_rows.latest(db, caller.tenant, volume_id)
+        if latest is None or latest.uuid != snapshot_uuid:
+            raise NotLatestSnapshot(exists=latest is not None)
+        if latest.size_gib != volume.size_gib:
+            raise InvalidRequest("The size of the volume is not that of the snapshot.")
+        if not _is_free(db, volume) or latest.status is not Status.AVAILABLE:
+            raise RevertConflict
+        states.apply_event(db, Kind.VOLUME, volume_id, Event.REVERT)
+        states.apply_event(db, Kind.SNAPSHOT, latest.id, Event.COPY_BACK)
+        new = Replacement(volume_id, _name(), volume.backend, volume.host, latest.id)
+        replacement_rows.add(db, new)
+
+    async def retype(
+        self, caller: Caller, volume_id: int, volume_type: str | None, *, moves: bool
+    ) -> None:
+        """Give a volume another type.
+
+        If the type states another backend, the volume is ``retyping`` until its data are there.
+
+        :param volume_type: name of the type; None for no type.
+        :param moves: whether the volume may move to another backend.
+        :raises VolumeTypeNotFound: if the type does not exist.
+        :raises UnknownBackend: if the type's backend is not configured any more.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises MoveNeeded: if the volume has to move, and may not.
+        :raises VolumeBusy: if the volume has the type already, or if its status or its snapshots
+            do not allow the request.
+        """
+        backend = None
+        if volume_type is not None:
+            backend = await self._types.stated_backend(volume_type, caller.tenant)
+
+        def write(db: Db) -> None:
+            volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+            if volume.volume_type == volume_type:
+                raise VolumeBusy("The volume has this type already")
+            if backend is None or backend == volume.backend:
+                if volume.status not in (Status.AVAILABLE, Status.IN_USE):
+                    raise VolumeBusy("Volume status must be available or in-use")
+                volume_rows.change(db, volume_id, {"volume_type": volume_type})
+                return
+            if not moves:
+                raise MoveNeeded
+            self._move(db, volume, backend, Event.RETYPE, retypes=True, volume_type=volume_type)
+
+        await self._database.write(write)
+        self._work.wake()
+
+    async def migrate(self, caller: Caller, volume_id: int, backend: str) -> None:
+        """Move a volume to another backend; until then the volume is in ``maintenance``.
+
+        :raises UnknownBackend: if the backend is not configured.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises VolumeBusy: if the volume's status or its snapshots do not allow the request, or if
+            the backend has the volume already.
+        """
+        if backend not in self._backends.names:
+            raise UnknownBackend(f"The backend {backend} is not configured.")
+
+        def write(db: Db) -> None:
+            volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+            if volume.backend == backend:
+                raise VolumeBusy(f"The volume lies on the backend {backend} already")
+            self._move(db, volume, backend, Event.MIGRATE)
+
+        await self._database.write(write)
+        self._work.wake()
+
+    def _move(
+        self,
+        db: Db,
+        volume: Volume,
+        backend: str,
+        event: Event,
+        *,
+        retypes: bool = False,
+        volume_type: str | None = None,
+    ) -> None:
+        """Begin to move a locked volume."""
+        if not _is_free(db, volume):
+            raise VolumeBusy("Volume status must be available")
+        if snapshot_rows.latest(db, volume.tenant, volume.id) is not None:
+            raise VolumeHasSnapshots
+        states.apply_event(db, Kind.VOLUME, volume.id, event)
+        host = origins.host_of(self._backends, backend, volume)
+        new = Replacement(
+            volume.id, _name(), backend, host, retypes=retypes, volume_type=volume_type
+        )
+        replacement_rows.add(db, new)
+
+
+def _is_free(db: Db, volume: Volume) -> bool:
+    """Return whether a locked volume is available, and promised to no server."""
+    promised = attachment_rows.is_promised(db, volume.id)
+    return volume.status is Status.AVAILABLE and not promised
+
+
+def _name() -> str:
+    return f"volume-{uuid4()}"
