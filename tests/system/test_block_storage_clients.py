@@ -14,8 +14,10 @@ import attrs
 import pytest
 
 from bootvol.api.cinder.dialect import CINDER
+from bootvol.api.cinder.microversions import HIGHEST
 from bootvol.api.operations import Operation
 from bootvol.testing.backends import noise
+from tests.daemons import volumes_in
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import Process, process
 from tests.system.test_clients import ROOT, V3
@@ -162,6 +164,61 @@ def test_a_volume_changes_hands(openstack: OpenStack) -> None:
     assert taker.available(VOLUME, "gift")["id"] == offer["volume_id"]
     taker("volume", "delete", "gift")
     taker.gone(VOLUME, "gift")
+
+
+COPYING = """
+[[backends]]
+name = "other"
+plugin = "file"
+directory = "others"
+
+[[sources]]
+name = "own"
+plugin = "directory"
+directory = "own"
+writable = true
+"""
+
+
+def test_volumes_are_copied_and_moved(tmp_path: Path) -> None:
+    for name in ("images", "own"):
+        (tmp_path / name).mkdir()
+    content = noise(1000)
+    (tmp_path / "images" / "disk").write_bytes(content)
+    with process(tmp_path, COPYING, identity=PEOPLE) as daemon:
+        openstack = OpenStack(daemon)
+        openstack("volume", "create", "--image", "disk", "--size", "1", "root")
+        root = openstack.available(VOLUME, "root")
+        openstack("volume", "create", "--source", "root", "copy")
+        copy = openstack.available(VOLUME, "copy")
+        assert (copy["source_volid"], copy["size"]) == (root["id"], 1)
+        for option, told in (("--read-only", "True"), ("--read-write", "False")):
+            openstack("volume", "set", option, "copy")
+            assert openstack.json("volume", "show", "copy")["properties"] == {"readonly": told}
+        openstack("volume", "type", "create", "--property", "volume_backend_name=other", "far")
+        openstack("volume", "set", "--type", "far", "--retype-policy", "on-demand", "copy")
+        block_until(
+            lambda: openstack.json("volume", "show", "copy"),
+            lambda found: (found["status"], found["type"]) == ("available", "far"),
+        )
+        assert [file.read_bytes()[:1000] for file in volumes_in(tmp_path / "others")] == [content]
+        place = openstack.json("volume", "show", "root")["os-vol-host-attr:host"]
+        openstack("volume", "migrate", "--host", place, "copy")
+        openstack.available(VOLUME, "copy")
+        assert volumes_in(tmp_path / "others") == []
+        if HIGHEST.minor >= 40:
+            openstack("volume", "snapshot", "create", "--volume", "copy", "before")
+            openstack.available(SNAPSHOT, "before")
+            openstack("volume", "revert", "before")
+            openstack.available(VOLUME, "copy")
+        openstack("image", "create", "--volume", "root", "made")
+        block_until(
+            lambda: openstack.json("image", "show", "made"),
+            lambda found: found["status"] == "active",
+        )
+        openstack.available(VOLUME, "root")
+        openstack("volume", "create", "--image", "made", "--size", "1", "again")
+        openstack.available(VOLUME, "again")
 
 
 def test_the_session_of_the_examples_leaves_nothing(tmp_path: Path) -> None:
