@@ -6,9 +6,9 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import pytest
@@ -19,17 +19,30 @@ from bootvol.api.operations import Operation
 from bootvol.testing.backends import noise
 from tests.daemons import volumes_in
 from tests.people import PASSWORD, PEOPLE
-from tests.processes import Process, process
+from tests.processes import process
 from tests.system.test_clients import ROOT, V3
 from tests.waiting import LIMIT, LONG_LIMIT, block_until
+
+
+class Serving(Protocol):
+    """A running daemon, in this process or another one."""
+
+    @property
+    def url(self) -> str:
+        """The URL of the API."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all the daemon's files."""
 
 
 @attrs.frozen
 class OpenStack:
     """The command ``openstack`` of a user of a daemon."""
 
-    daemon: Process
+    daemon: Serving
     project: str = "demo"
+    more: Mapping[str, str] = attrs.Factory(dict)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -44,6 +57,7 @@ class OpenStack:
                 "OS_PASSWORD": PASSWORD,
                 **told,
                 "OS_PROJECT_NAME": self.project,
+                **self.more,
             },
             capture_output=True,
             text=True,

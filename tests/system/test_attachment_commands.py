@@ -1,0 +1,163 @@
+"""Commands of ``openstack`` about attachments, and python-cinderclient as Nova uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import attrs
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.api.cinder import microversions, versions
+from bootvol.api.cinder.microversions import Microversion
+from tests.daemons import TENANT, Running
+from tests.people import PASSWORD, PEOPLE
+from tests.system.test_block_storage_clients import OpenStack
+from tests.system.test_clients import ROOT
+from tests.waiting import LIMIT
+
+SERVER = "aaaaaaaa-0000-4000-8000-000000000001"
+
+
+@attrs.frozen
+class Place:
+    """The place of a daemon in this process."""
+
+    url: str
+    folder: Path
+
+
+class Compute(BaseHTTPRequestHandler):
+    """Stands for Nova, which knows one server: ``openstack`` looks for the server first."""
+
+    def do_GET(self) -> None:
+        """Answer with the version, or with the server."""
+        here = f"http://{self.headers['Host']}/v2.1/"
+        version = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": "2.1"}
+        known = {
+            "/v2.1": {"version": {**version, "links": [{"rel": "self", "href": here}]}},
+            f"/v2.1/servers/{SERVER}": {"server": {"id": SERVER, "name": "web"}},
+        }
+        found = known.get(self.path.rstrip("/"))
+        body = json.dumps(found or {"itemNotFound": {"code": 404, "message": "-"}}).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+@pytest_twisted.async_yield_fixture
+async def openstack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenStack]:
+    """The client of a daemon that serves the microversions of attachments."""
+    for module in (microversions, versions):
+        monkeypatch.setattr(module, "HIGHEST", Microversion(3, 71))
+    kept = next(line for line in PEOPLE.splitlines() if line.startswith("password_hash"))
+    nova = f'\n[[identity.users]]\nname = "nova"\n{kept}\nroles = {{ demo = ["service"] }}\n'
+    daemon = Running(tmp_path, identity=PEOPLE + nova)
+    compute = ThreadingHTTPServer(("127.0.0.1", 0), Compute)
+    serving = Thread(target=compute.serve_forever)
+    serving.start()
+    place = f"http://127.0.0.1:{compute.server_port}/v2.1"
+    yield OpenStack(
+        Place(f"http://127.0.0.1:{daemon.port}", tmp_path),
+        more={"OS_COMPUTE_ENDPOINT_OVERRIDE": place},
+    )
+    compute.shutdown()
+    serving.join()
+    compute.server_close()
+    await daemon.stop()
+
+
+@ensureDeferred
+async def test_the_commands_of_attachments(openstack: OpenStack) -> None:
+    await deferToThread(commands, openstack)
+
+
+def commands(openstack: OpenStack) -> None:
+    """Attach and detach a volume by commands."""
+    openstack("volume", "create", "--size", "1", "data")
+    volume = openstack.available(("volume",), "data")["id"]
+    version = ("--os-volume-api-version", "3.71")
+    attachment = (*version, "volume", "attachment")
+
+    def status() -> str:
+        return str(openstack.json("volume", "show", "data")["status"])
+
+    made = openstack.json(*attachment, "create", "--server", SERVER, "--mode", "ro", "data")
+    assert (made["Status"], made["Volume ID"], status()) == ("reserved", volume, "reserved")
+    assert made["Instance ID"] == SERVER
+    told = openstack.json(
+        *attachment, "set", "--host", "h1", "--ip", "10.0.0.1", "--mountpoint", "/dev/vdb",
+        made["ID"],
+    )  # fmt: skip
+    assert told["Properties"]["driver_volume_type"] == "local"
+    assert (told["Properties"]["access_mode"], status()) == ("ro", "attaching")
+    openstack(*attachment, "complete", made["ID"])
+    assert status() == "in-use"
+    (listed,) = openstack.json(*attachment, "list", "--volume-id", volume, "--status", "attached")
+    assert (listed["ID"], listed["Status"]) == (made["ID"], "attached")
+    assert openstack.json(*attachment, "list", "--status", "reserved") == []
+    shown = openstack.json(*attachment, "show", made["ID"])
+    assert (shown["Attach Mode"], shown["Status"]) == ("ro", "attached")
+    refused = openstack.run("volume", "delete", "data")
+    assert "must not be migrating, attached" in refused.stderr
+    refused = openstack.run(*attachment, "delete", made["ID"])
+    assert "ConflictNovaUsingAttachment" in refused.stderr
+    assert status() == "in-use"
+    openstack("volume", "create", "--size", "1", "other")
+    openstack.available(("volume",), "other")
+    other = openstack.json(*attachment, "create", "--server", SERVER, "other")
+    openstack(*attachment, "delete", other["ID"])
+    openstack("volume", "delete", "other")
+    openstack.gone(("volume",), "other")
+
+
+@ensureDeferred
+async def test_novas_client_attaches_and_detaches(openstack: OpenStack) -> None:
+    await deferToThread(nova, openstack)
+
+
+def nova(openstack: OpenStack) -> None:
+    """Call python-cinderclient with a user's token and a service's, in the order of Nova."""
+    openstack("volume", "create", "--size", "1", "data")
+    volume = openstack.available(("volume",), "data")["id"]
+    told = {
+        "url": openstack.daemon.url,
+        "project": TENANT,
+        "password": PASSWORD,
+        "volume": volume,
+        "server": SERVER,
+    }
+    done = subprocess.run(
+        [ROOT / ".venv-clients/bin/python", "-W", "ignore", "-m", "tests.clients.nova_volumes"],
+        input=json.dumps(told),
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    found: Any = json.loads(done.stdout)
+    assert found == [
+        "reserved",
+        "attaching",
+        "in-use",
+        "detaching",
+        "in-use",
+        "detaching",
+        "ConflictNovaUsingAttachment: Detach volume from instance"
+        f" {SERVER} using the Compute API (HTTP 409)",
+        "available",
+    ]
