@@ -7,11 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_twisted
 
-from bootvol.api.cinder import microversions
-from bootvol.api.cinder.microversions import Microversion
 from bootvol.testing.backends import noise
 from tests.daemons import TENANT, Answer, Running
 from tests.waiting import until
@@ -53,9 +50,8 @@ CALLERS = {
 
 
 @pytest_twisted.async_yield_fixture
-async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    """A daemon with an image, which serves the microversions of the recordings."""
-    monkeypatch.setattr(microversions, "HIGHEST", Microversion(3, 71))
+async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon with an image."""
     daemon = Running(tmp_path, "[quota]\nvolumes = -1\ngigabytes = -1\n", identity=PEOPLE)
     (daemon.images / "disk").write_bytes(noise(1000))
     yield daemon

@@ -464,7 +464,7 @@ async def test_bodies_are_read_as_recorded(daemon: Running) -> None:
         body = each.get("body")
         if isinstance(body, dict) and "$text" in body:
             body = body["$text"].encode()
-        headers = {"OpenStack-API-Version": "volume latest"}
+        headers = {"OpenStack-API-Version": f"volume {each['version']}"}
         if "type" in each:
             headers["Content-Type"] = each["type"]
         answer = await daemon.request(each["method"], path, body, headers=headers)

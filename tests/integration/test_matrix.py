@@ -16,8 +16,6 @@ import pytest_twisted
 from argon2 import PasswordHasher
 from pytest_twisted import ensureDeferred
 
-from bootvol.api.cinder import microversions
-from bootvol.api.cinder.microversions import Microversion
 from bootvol_plugins.embedded.tokens import Tokens
 from tests.daemons import OTHER_TENANT, TENANT, Running
 
@@ -513,9 +511,8 @@ ROWS = read(TABLE)
 
 
 @pytest_twisted.async_yield_fixture
-async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    """A daemon with all callers, and with the calls of all microversions."""
-    monkeypatch.setattr(microversions, "HIGHEST", Microversion(3, 71))
+async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon with all callers."""
     daemon = Running(tmp_path, identity=IDENTITY)
     yield daemon
     await daemon.stop()

@@ -32,7 +32,7 @@ class Microversion:
 
 LOWEST: Final = Microversion(3, 0)
 #: The API serves no later call or member than those of this microversion.
-HIGHEST: Final = Microversion(3, 26)
+HIGHEST: Final = Microversion(3, 71)
 
 
 def of_request(request: IRequest) -> Microversion:

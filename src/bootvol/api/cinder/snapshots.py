@@ -16,8 +16,9 @@ from bootvol.api.cinder.matching import flag, has_items, same_time
 from bootvol.api.filters import text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
-from bootvol.errors import SnapshotNotFound, VolumeNotFound
-from bootvol.model import NewSnapshot, Snapshot
+from bootvol.errors import SnapshotNotFound, VolumeBusy, VolumeNotFound
+from bootvol.lifecycle import Status
+from bootvol.model import NewSnapshot, Snapshot, Volume
 
 
 class SnapshotsBrief(TypedDict):
@@ -145,8 +146,26 @@ async def create_snapshot(context: CinderContext, body: CreateSnapshot) -> OneSn
         body.forces,
         body.metadata or {},
     )
-    made = await context.services.snapshots.create(context.caller, wanted)
+    try:
+        made = await context.services.snapshots.create(context.caller, wanted)
+    except VolumeBusy:
+        volume = await context.services.volumes.get(context.caller, wanted.volume_id)
+        raise VolumeBusy(_hindrance(volume)) from None
     return {"snapshot": views.snapshot(made, context)}
+
+
+def _hindrance(volume: Volume) -> str:
+    """Return Cinder's message about a volume that allows no snapshot now."""
+    if volume.status is Status.ERROR:
+        return "The snapshot cannot be created when the volume is in error status."
+    if volume.status is Status.AVAILABLE:
+        return f"Volume {volume.uuid} is promised to a server."
+    if volume.status is Status.IN_USE:
+        return (
+            f"Volume {volume.uuid} status must be available, but current status is: in-use."
+            " Snapshots of volumes in use need a backend that clones, and force before 3.66."
+        )
+    return f"Volume {volume.uuid} status must be available, but current status is: {volume.status}."
 
 
 @operation("snapshots_show_snapshot", "GET", "snapshots/<snapshot_id>", of_rows=True)

@@ -13,7 +13,7 @@ from bootvol.api.cinder.bodies import Flag, Metadata, Size
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.words import refusal
 from bootvol.api.http import Reply
-from bootvol.errors import InvalidRequest, NotFound
+from bootvol.errors import InvalidRequest, NotFound, VolumeBusy
 from bootvol.policy import Right
 
 
@@ -57,7 +57,15 @@ async def _set_bootable(context: CinderContext, number: int, body: SetBootable) 
 async def _extend(context: CinderContext, number: int, body: Extend) -> Reply:
     if body.new_size is None:
         raise InvalidRequest(refusal("new_size", None, "None is not of type 'integer', 'string'"))
-    await context.services.sizes.extend(context.caller, number, body.new_size)
+    try:
+        await context.services.sizes.extend(context.caller, number, body.new_size)
+    except VolumeBusy:
+        found = await context.services.volumes.get(context.caller, number)
+        # Cinder's own quotes.
+        raise VolumeBusy(
+            f"Invalid volume: Volume {found.uuid} status must be '{{'status': 'available'}}' to"
+            f" extend, currently {found.marked or found.status}."
+        ) from None
     return Reply(status=202)
 
 

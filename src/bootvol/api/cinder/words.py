@@ -113,7 +113,8 @@ def _message(entity: str, part: object, detail: ErrorDetails) -> str:
         why = f"{shown(value)} does not match any of the regexes: {shown(pattern)}"
         return refusal(place[0] if len(place) > 2 else entity, _parent(part, place), why)
     field = place[-1] if place else entity
-    if kind == "string_too_long" and field in ("name", "description", "display_name"):
+    texts = ("name", "description", "display_name", "display_description")
+    if kind == "string_too_long" and entity == "volume" and field in texts:
         return f"Invalid input received: {field} has {len(str(value))} characters, more than 255."
     if kind == "string_too_long":
         return refusal(field, value, f"{shown(value)} is too long")
