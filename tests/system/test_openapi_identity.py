@@ -16,7 +16,7 @@ from bootvol.api.glance import dialect as glance
 from bootvol.api.glance.patches import EARLIER_PATCH, PATCH
 from bootvol.api.keystone import dialect as keystone
 from bootvol.testing.backends import noise
-from tests.daemons import TENANT
+from tests.daemons import OTHER_TENANT, TENANT
 from tests.people import ACCESS_KEY, PASSWORD, PEOPLE, SECRET_KEY
 from tests.processes import Process, process
 from tests.system.test_openapi import HELD
@@ -58,10 +58,14 @@ GENTLY = settings(
 
 @attrs.frozen
 class Ann:
-    """A daemon, and a client with Ann's log-ins."""
+    """A daemon, and a client with Ann's log-ins.
+
+    :ivar image: an image of the project, shared with another project.
+    """
 
     daemon: Process
     answers: list[requests.Response]
+    image: str = ""
 
     @property
     def token(self) -> str:
@@ -98,7 +102,19 @@ def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ann]:
         answers = [
             requests.post(daemon.url + path, json=body, timeout=LIMIT) for path, body in LOG_INS
         ]
-        yield Ann(daemon, answers)
+        ann = Ann(daemon, answers)
+        yield attrs.evolve(ann, image=_shared_image(ann))
+
+
+def _shared_image(ann: Ann) -> str:
+    """Create an image with a member; return the image's id."""
+    url, headers = f"{ann.daemon.url}/image/v2/images", {"X-Auth-Token": ann.token}
+    body: Any = {"protected": True, "disk_format": "raw", "container_format": "bare"}
+    image = requests.post(url, json=body, headers=headers, timeout=LIMIT).json()["id"]
+    member = {"member": OTHER_TENANT}
+    url = f"{url}/{image}/members"
+    assert requests.post(url, json=member, headers=headers, timeout=LIMIT).status_code == 200
+    return str(image)
 
 
 @pytest.mark.parametrize("number", range(len(LOG_INS)))
@@ -120,7 +136,24 @@ def test_every_answer_of_the_identity_api_is_as_described(case: Case[Any], ann: 
 @IMAGES.parametrize()
 @GENTLY
 def test_every_answer_of_the_image_api_is_as_described(case: Case[Any], ann: Ann) -> None:
-    known = {"image_id": "disk.raw", "name": "image", "tag": "t"}
+    send_about(case, ann, "disk.raw")
+
+
+@IMAGES.parametrize()
+@GENTLY
+def test_answers_about_the_images_of_projects_are_as_described(case: Case[Any], ann: Ann) -> None:
+    send_about(case, ann, ann.image)
+
+
+def send_about(case: Case[Any], ann: Ann, image: str) -> None:
+    """Send a generated request for an image."""
+    known = {
+        "image_id": image,
+        "name": "image",
+        "tag": "t",
+        "member_id": OTHER_TENANT,
+        "store": "images",
+    }
     case.path_parameters = {name: known[name] for name in case.path_parameters}
     ann.send(case)
 
