@@ -235,6 +235,9 @@ async def test_v3_without_a_project(daemon: Running) -> None:
         assert [each["name"] for each in listed.json["projects"]] == ["demo", "other"]
     named = await daemon.request("GET", "/identity/v3/projects?name=other", token=token)
     assert [each["id"] for each in named.json["projects"]] == [OTHER_TENANT]
+    one = await daemon.request("GET", f"/identity/v3/projects/{TENANT}", token=token)
+    assert (one.status, one.json["project"]["name"]) == (200, "demo")
+    assert (await daemon.request("GET", "/identity/v3/projects/x", token=token)).status == 403
     foreign = await daemon.request("GET", "/identity/v3/users/bob/projects", token=token)
     assert foreign.status == 403
     identity = {"methods": ["token"], "token": {"id": token}}

@@ -126,6 +126,18 @@ async def test_staged_data(daemon: Running) -> None:
     assert made["input"]["import_req"]["method"] == {"name": "glance-direct"}
     assert (made["status"], made["message"]) == ("success", "")
     assert made["request_id"] == done.headers["x-openstack-request-id"]
+    assert (await daemon.request("GET", f"/image{made['self']}")).json == made
+    for token, query, found in (
+        ("ann", "", [made]),
+        ("ann", "?status=success&type=api_image_import&sort_key=status&sort_dir=asc", [made]),
+        ("ann", "?status=failure", []),
+        ("ann", f"?marker={made['id']}", []),
+        ("bob", "", []),
+    ):
+        listed = await daemon.request("GET", f"/image/v2/tasks{query}", token=token)
+        assert listed.json["tasks"] == found, (token, query)
+    assert (await daemon.request("GET", f"/image{made['self']}", token="bob")).status == 404
+    assert (await daemon.request("GET", "/image/v2/tasks?sort_key=owner")).status == 400
     assert (await request(daemon, image, {"name": "glance-direct"})).status == 409
     assert leftovers(daemon) == [".disk", ".json"]
 

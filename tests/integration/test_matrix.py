@@ -159,6 +159,8 @@ DELETE /image/v2/images/none/members/m                  401 401 404 403 403 404 
 PUT    /image/v2/images/none/stage                      401 401 415 403 403 415 415
 POST   /image/v2/images/none/import                     401 401 400 403 403 400 400
 GET    /image/v2/images/none/tasks                      401 401 404 403 404 404 404
+GET    /image/v2/tasks                                  401 401 200 403 200 200 200
+GET    /image/v2/tasks/none                             401 401 404 403 404 404 404
 GET    /image/v2/info/import                            401 401 200 403 200 200 200
 GET    /image/v2/info/stores                            401 401 200 403 200 200 200
 DELETE /image/v2/stores/none/none                       401 401 404 403 403 404 404
@@ -436,6 +438,7 @@ DELETE /identity/v3/auth/tokens                         401 401 204 403 204 403 
 GET    /identity/v3/auth/catalog                        401 401 200 200 200 200 200
 GET    /identity/v3/auth/projects                       401 401 200 200 200 200 200
 GET    /identity/v3/projects                            401 401 200 200 200 200 200
+GET    /identity/v3/projects/{tenant}                   401 401 403 200 200 200 200
 GET    /identity/v3/users/reader/projects               401 401 403 403 200 403 403
 GET    /identity/v2.0                                   200 200 200 200 200 200 200
 POST   /identity/v2.0/tokens                            400 400 400 400 400 400 400

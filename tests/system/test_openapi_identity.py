@@ -153,6 +153,7 @@ def send_about(case: Case[Any], ann: Ann, image: str) -> None:
         "tag": "t",
         "member_id": OTHER_TENANT,
         "store": "images",
+        "task_id": "none",
     }
     case.path_parameters = {name: known[name] for name in case.path_parameters}
     ann.send(case)

@@ -11,6 +11,7 @@ from bootvol.api.context import RequestContext
 from bootvol.api.glance import views
 from bootvol.api.glance.bodies import ImageBody
 from bootvol.api.glance.described import of_record
+from bootvol.api.glance.imports import ways
 from bootvol.api.glance.patches import EARLIER_PATCH, PATCH, EarlierPatchBody, PatchBody
 from bootvol.api.glance.rights import rights_of
 from bootvol.api.http import public_url
@@ -30,6 +31,13 @@ async def create_image(context: RequestContext, body: ImageBody) -> views.ImageS
     )
     url = f"{public_url(context.request)}/image/v2/images/{quote(made.record.id)}"
     context.request.setHeader(b"Location", url.encode("ascii", "replace"))
+    # openstacksdk imports data only if the answer names the ways and the stores.
+    stores = ",".join(context.services.stored_images.stores)
+    for header, value in (
+        (b"OpenStack-image-import-methods", ",".join(ways(context))),
+        (b"OpenStack-image-store-ids", stores),
+    ):
+        context.request.setHeader(header, value.encode("ascii", "replace"))
     return views.image(of_record(made, context.caller.tenant))
 
 

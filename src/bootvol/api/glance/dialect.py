@@ -17,7 +17,7 @@ from bootvol.api.context import RequestContext, Services
 from bootvol.api.dialects import Dialect
 from bootvol.api.door import Door
 from bootvol.api.faults import TITLED_FAULTS
-from bootvol.api.glance import changes, data, definitions, images, imports, members
+from bootvol.api.glance import changes, data, definitions, images, imports, members, tasks
 from bootvol.api.glance.bodies import read_body
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
@@ -57,6 +57,7 @@ GLANCE: Final = Dialect[RequestContext](
             *changes.OPERATIONS,
             *data.OPERATIONS,
             *imports.OPERATIONS,
+            *tasks.OPERATIONS,
             *members.OPERATIONS,
             *definitions.OPERATIONS,
         ),

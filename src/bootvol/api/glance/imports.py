@@ -12,16 +12,12 @@ from bootvol.api.context import RequestContext
 from bootvol.api.glance.data import BYTES, check_media
 from bootvol.api.glance.rights import rights_of
 from bootvol.api.operations import operation
-from bootvol.api.times import to_seconds
 from bootvol.api.uploads import body_of
-from bootvol.errors import Forbidden, InvalidRequest, without_query
-from bootvol.jsons import JsonObject
-from bootvol.model import ImageFetch, ImageRecord
+from bootvol.errors import Forbidden, InvalidRequest
 
-_STAGED: Final = "glance-direct"
-_URL: Final = "web-download"
-#: The type of all tasks.
-_TYPE: Final = "api_image_import"
+#: The names of the ways.
+STAGED: Final = "glance-direct"
+URL: Final = "web-download"
 
 
 class MethodBody(BaseModel):
@@ -72,32 +68,6 @@ class Stores(TypedDict):
     stores: list[StoreShown]
 
 
-class TaskShown(TypedDict):
-    """An import and its end."""
-
-    id: str
-    type: str
-    status: str
-    owner: str
-    input: JsonObject
-    result: JsonObject | None
-    message: str
-    image_id: str
-    request_id: str
-    user_id: str
-    created_at: str
-    updated_at: str
-    expires_at: str | None
-    self: str
-    schema: str
-
-
-class Tasks(TypedDict):
-    """The imports of an image."""
-
-    tasks: list[TaskShown]
-
-
 @operation(
     "images_stage_data",
     "PUT",
@@ -126,38 +96,34 @@ async def import_image(context: RequestContext, image_id: str, body: ImportBody)
     """Import staged data, or data at a URL, into an image."""
     imports, method = context.services.image_imports, body.method
     stores, rights = body.stores or [], rights_of(context)
-    if method.name == _STAGED:
+    if method.name == STAGED:
         await imports.import_staged(context.caller, image_id, stores, rights)
-    elif method.name == _URL and imports.reads_urls:
+    elif method.name == URL and imports.reads_urls:
         if method.uri is None:
-            raise InvalidRequest(f"Invalid input received: {_URL} needs the uri of the image")
+            raise InvalidRequest(f"Invalid input received: {URL} needs the uri of the image")
         await imports.import_url(context.caller, image_id, method.uri, stores, rights)
     else:
         raise InvalidRequest(f"Unknown import method name '{shown(method.name)}'.")
 
 
-@operation("images_list_tasks", "GET", "images/<image_id>/tasks", refusals=(403, 503))
-async def list_tasks(context: RequestContext, image_id: str) -> Tasks:
-    """Show the last import of an image."""
-    stored = await context.services.stored_images.owned(
-        context.caller, image_id, rights_of(context)
-    )
-    fetch = stored.record.fetch
-    return {"tasks": [] if fetch is None else [_task(stored.record, stored.store, fetch)]}
-
-
 @operation("images_show_import_info", "GET", "info/import")
 async def show_import_info(context: RequestContext) -> ImportInfo:
     """Show the ways of imports."""
-    services = context.services
-    ways = [_STAGED, *([_URL] if services.image_imports.reads_urls else [])]
     return {
         "import-methods": {
             "description": "Import methods available.",
             "type": "array",
-            "value": ways if services.stored_images.stores else [],
+            "value": ways(context),
         }
     }
+
+
+def ways(context: RequestContext) -> list[str]:
+    """Return the names of the ways of imports."""
+    services = context.services
+    if not services.stored_images.stores:
+        return []
+    return [STAGED, URL] if services.image_imports.reads_urls else [STAGED]
 
 
 @operation("images_list_stores", "GET", "info/stores")
@@ -185,39 +151,9 @@ async def delete_from_store(context: RequestContext, store: str, image_id: str) 
     raise Forbidden("The image is in this store only. Delete the image instead.")
 
 
-def _task(record: ImageRecord, store: str, fetch: ImageFetch) -> TaskShown:
-    """Return the view of an import."""
-    method = {"name": _STAGED}
-    if fetch.reference is not None:
-        method = {"name": _URL, "uri": without_query(fetch.reference)}
-    failed = fetch.failure is not None
-    running = "processing" if not fetch.ended else "success"
-    return {
-        "id": fetch.id,
-        "type": _TYPE,
-        "status": "failure" if failed else running,
-        "owner": record.owner,
-        "input": {
-            "image_id": record.id,
-            "import_req": {"method": method, "stores": [store]},
-        },
-        "result": {"image_id": record.id} if fetch.ended and not failed else None,
-        "message": fetch.failure or "",
-        "image_id": record.id,
-        "request_id": fetch.request_id,
-        "user_id": fetch.user,
-        "created_at": to_seconds(fetch.created_at),
-        "updated_at": to_seconds(fetch.updated_at),
-        "expires_at": None,
-        "self": f"/v2/tasks/{fetch.id}",
-        "schema": "/v2/schemas/task",
-    }
-
-
 OPERATIONS = (
     stage_data,
     import_image,
-    list_tasks,
     show_import_info,
     list_stores,
     delete_from_store,

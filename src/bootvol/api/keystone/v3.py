@@ -83,6 +83,10 @@ class LinksShown(TypedDict):
     next: None
 
 
+class OneProject(TypedDict):
+    project: ProjectShown
+
+
 class Projects(TypedDict):
     projects: list[ProjectShown]
     links: LinksShown
@@ -179,14 +183,35 @@ async def list_projects_of_user(context: SessionContext, user: str) -> Projects:
     return _projects(context)
 
 
+@operation(
+    "identity_v3_show_project",
+    "GET",
+    "projects/<project_id>",
+    admission=Admission.SESSION,
+    refusals=(403,),
+)
+async def show_project(context: SessionContext, project_id: str) -> OneProject:
+    """Show a project that the user may log in to.
+
+    All other projects are forbidden, whether they exist or not.  Clients then take the id for
+    granted, and so share images with these projects, too.
+    """
+    for each in context.session.projects:
+        if each.id == project_id:
+            return {"project": _project(each)}
+    raise Forbidden
+
+
+def _project(project: Named) -> ProjectShown:
+    return {**_named(project), "description": "", "enabled": True, "domain_id": _DOMAIN["id"]}
+
+
 def _projects(context: SessionContext) -> Projects:
     args = context.request.args or {}
     names = [name.decode("utf-8", "replace") for name in args.get(b"name", ())]
     return {
         "projects": [
-            {**_named(each), "description": "", "enabled": True, "domain_id": _DOMAIN["id"]}
-            for each in context.session.projects
-            if not names or each.name in names
+            _project(each) for each in context.session.projects if not names or each.name in names
         ],
         "links": {"self": None, "next": None},
     }
@@ -251,6 +276,7 @@ V3: Final = Dialect[IdentityContext](
             show_catalog,
             list_projects,
             list_projects_of_user,
+            show_project,
         )
     },
     faults=TITLED_FAULTS,
