@@ -1,4 +1,4 @@
-"""Private volume types of the Block Storage API."""
+"""Volume types of the Block Storage API, and the recorded members of answers."""
 
 from __future__ import annotations
 
@@ -158,3 +158,53 @@ async def test_limits_of_speed_belong_to_types(daemon: Running) -> None:
         {"name": "q3", "limit": "x" * 256},
     ):
         assert (await admin("POST", "qos-specs", {"qos_specs": body})).status == 400, body
+
+
+@ensureDeferred
+async def test_nothing_is_encrypted(daemon: Running) -> None:
+    admin = partial(ask, daemon, who="admin")
+    made = await admin("POST", "types", {"volume_type": {"name": "fast"}})
+    path = f"types/{made.json['volume_type']['id']}/encryption"
+    assert (await admin("GET", path)).json == {}
+    wanted = {"encryption": {"provider": "luks", "control_location": "front-end"}}
+    refused = await admin("POST", path, wanted)
+    assert (refused.status, "encrypts no volumes" in refused.body.decode()) == (501, True)
+    volume = await ask(daemon, "POST", "volumes", {"volume": {"size": 1}})
+    path = f"volumes/{volume.json['volume']['id']}/encryption"
+    assert (await ask(daemon, "GET", path)).json == {"encryption_key_id": None}
+    assert (await ask(daemon, "GET", path, who="other")).status == 404
+
+
+@ensureDeferred
+async def test_answers_about_types_have_the_recorded_members(daemon: Running) -> None:
+    admin = partial(ask, daemon, who="admin")
+    members = {"id", "name", "is_public", "description", "extra_specs"}
+    made = (await admin("POST", "types", {"volume_type": {"name": "fast"}})).json["volume_type"]
+    assert set(made) == members | {"os-volume-type-access:is_public"}
+    path = f"types/{made['id']}"
+    changed = await admin("PUT", path, {"volume_type": {"description": "d"}})
+    assert set(changed.json["volume_type"]) == members
+    assert set((await admin("GET", "types/default")).json["volume_type"]) == members
+    shown = set((await admin("GET", path)).json["volume_type"])
+    assert shown == members | {"os-volume-type-access:is_public", "qos_specs_id"}
+
+
+@ensureDeferred
+async def test_lists_are_ordered_by_the_ids_that_they_show(daemon: Running) -> None:
+    for _ in range(8):
+        await ask(daemon, "POST", "volumes", {"volume": {"size": 1}})
+    for query, reverse in (("sort=id:asc", False), ("sort_key=id&sort_dir=desc", True)):
+        listed = (await ask(daemon, "GET", f"volumes?{query}")).json["volumes"]
+        ids = [each["id"] for each in listed]
+        assert (len(ids), ids) == (8, sorted(ids, reverse=reverse))
+
+
+@ensureDeferred
+async def test_only_a_shown_volume_tells_about_its_image(daemon: Running) -> None:
+    made = await ask(daemon, "POST", "volumes", {"volume": {"size": 1, "imageRef": "disk"}})
+    volume = made.json["volume"]
+    assert "volume_image_metadata" not in volume
+    path = f"volumes/{volume['id']}"
+    assert "volume_image_metadata" in (await ask(daemon, "GET", path)).json["volume"]
+    changed = await ask(daemon, "PUT", path, {"volume": {"name": "n"}})
+    assert "volume_image_metadata" not in changed.json["volume"]

@@ -257,6 +257,12 @@ GET    /volume/v3/{tenant}/qos-specs/none/disassociate  401 401 400 403 403 403 
 GET    /volume/v3/qos-specs/none/disassociate           401 401 400 403 403 403 400
 GET    /volume/v3/{tenant}/qos-specs/none/disassociate_all 401 401 400 403 403 403 404
 GET    /volume/v3/qos-specs/none/disassociate_all       401 401 404 403 403 403 404
+GET    /volume/v3/{tenant}/types/none/encryption       401 401 400 403 403 403 404
+GET    /volume/v3/types/none/encryption                401 401 404 403 403 403 404
+POST   /volume/v3/{tenant}/types/none/encryption       401 401 400 403 403 403 404
+POST   /volume/v3/types/none/encryption                401 401 404 403 403 403 404
+GET    /volume/v3/{tenant}/volumes/none/encryption     401 401 400 403 404 404 404
+GET    /volume/v3/volumes/none/encryption              401 401 404 403 404 404 404
 GET    /volume/v3/{tenant}/types/none/os-volume-type-access 401 401 400 403 403 403 404
 GET    /volume/v3/types/none/os-volume-type-access      401 401 404 403 403 403 404
 POST   /volume/v3/{tenant}/types/none/action           401 401 400 403 403 403 404

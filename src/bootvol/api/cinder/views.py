@@ -151,8 +151,6 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
         "consistencygroup_id": None,
         "attachments": _attachments(value, context),
     }
-    if value.image_metadata:
-        shown["volume_image_metadata"] = dict(value.image_metadata)
     if context.has(13):
         shown["group_id"] = None
     if context.has(48):
@@ -173,9 +171,11 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
 
 
 def detailed_volume(value: Volume, context: CinderContext) -> VolumeShown:
-    """Return the view of a volume, with its project and, for operators, its place."""
+    """Return the view of a volume, with the facts about its image and, for operators, its place."""
     shown = volume(value, context)
     shown["os-vol-tenant-attr:tenant_id"] = value.tenant
+    if value.image_metadata:
+        shown["volume_image_metadata"] = dict(value.image_metadata)
     if context.sees_places:
         shown["os-vol-host-attr:host"] = place(value)
         shown["os-vol-mig-status-attr:migstat"] = _migration(value)

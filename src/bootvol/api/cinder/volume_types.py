@@ -75,16 +75,20 @@ def shown_specs(value: VolumeType, context: CinderContext) -> dict[str, str]:
     return dict(value.extra_specs) if context.may(Right.VOLUME_TYPES) else {}
 
 
-def _shown(value: VolumeType, context: CinderContext) -> TypeShown:
-    """Return a type as the answers to changes show the type."""
+def _plain(value: VolumeType, context: CinderContext) -> TypeShown:
+    """Return a type as the answer to a change, and the answer about the default, show the type."""
     return {
         "id": value.uuid,
         "name": value.name,
         "description": value.description,
         "is_public": value.is_public,
         "extra_specs": shown_specs(value, context),
-        "os-volume-type-access:is_public": value.is_public,
     }
+
+
+def _shown(value: VolumeType, context: CinderContext) -> TypeShown:
+    """Return a type as the answer to its creation shows the type."""
+    return {**_plain(value, context), "os-volume-type-access:is_public": value.is_public}
 
 
 def _shown_whole(value: VolumeType, context: CinderContext) -> TypeShown:
@@ -164,7 +168,7 @@ async def list_types(context: CinderContext) -> Types:
 async def show_default(context: CinderContext) -> OneType:
     """Show the type of the project's new volumes without a named type."""
     found = await context.services.types.default_of(context.caller.tenant) or DEFAULT
-    return {"volume_type": _shown(found, context)}
+    return {"volume_type": _plain(found, context)}
 
 
 @operation("types_show_type", "GET", "types/<number>", of_rows=True)
@@ -204,7 +208,7 @@ async def change_type(context: CinderContext, number: int, body: ChangeType) -> 
         raise InvalidRequest("Specify volume type name, description, is_public or a combination.")
     _check_name(body.name)
     changed = await context.services.types.change(_changeable(number, "changed"), body.values)
-    return {"volume_type": _shown(changed, context)}
+    return {"volume_type": _plain(changed, context)}
 
 
 @operation("types_delete_type", "DELETE", "types/<number>", status=202, right=Right.VOLUME_TYPES)

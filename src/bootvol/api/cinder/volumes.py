@@ -91,7 +91,7 @@ _LISTING: Final = Listing[Volume](
         "multiattach": lambda each, value: not flag(value, "multiattach"),
     },
     sorted_by={
-        "id": lambda each: each.id,
+        "id": lambda each: each.uuid,
         "created_at": lambda each: each.created_at,
         "updated_at": lambda each: each.updated_at,
         "status": lambda each: str(each.marked or each.status),
