@@ -674,13 +674,14 @@ def test_cookies_are_not_read(served: Served) -> None:
     assert served.cookies == [{}]
 
 
-@pytest.mark.parametrize("name", [b"Host", b"x-auth-token", b"X-Subject-Token"])
+@pytest.mark.parametrize("name", [b"Host", b"x-auth-token", b"X-Service-Token", b"X-Subject-Token"])
 def test_a_request_names_one_host_and_one_caller(served: Served, name: bytes) -> None:
     """A proxy in front may take the first of two headers, and bootvol the last.
 
     Break: `src/bootvol/api/root.py`: `for name in _ONCE:` -> `for name in ():`.
     """
-    head = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\nX-Auth-Token: t\r\nX-Subject-Token: t\r\n"
+    tokens = b"X-Auth-Token: t\r\nX-Service-Token: t\r\nX-Subject-Token: t\r\n"
+    head = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n" + tokens
     assert b"200 OK" in served.connect().send(head + b"\r\n")
     answer = served.connect().send(head + name + b": other\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")

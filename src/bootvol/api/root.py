@@ -29,7 +29,7 @@ from bootvol.errors import BootvolError, MalformedRequest, MalformedUrl
 #: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
 _LONGEST_HOST: Final = 255 + 6
 #: Headers that a request has once at most.
-_ONCE: Final = (b"Host", b"X-Auth-Token", b"X-Subject-Token")
+_ONCE: Final = (b"Host", b"X-Auth-Token", b"X-Service-Token", b"X-Subject-Token")
 
 
 @attrs.frozen
