@@ -255,7 +255,7 @@ class Composition:
             Failures(database, _now),
             ImageMembers(stored_images, time.time),
             ImageImports(self._images, stored_images, self.downloads.wake, time.time),
-            Replacements(database, self._backends, types, worker),
+            Replacements(database, self._backends, types, self._images, worker),
         )
 
     # --- the worker ------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class Event(StrEnum):
     RETYPE = "retype"
     MIGRATE = "migrate"
     REPLACED = "replaced"
+    REIMAGE = "reimage"
     DELETE = "delete"
     GIVE_UP = "give-up"
     VANISH = "vanish"
@@ -113,6 +114,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.COPY_BACK: Status.RESTORING,
         Event.RETYPE: Status.RETYPING,
         Event.MIGRATE: Status.MAINTENANCE,
+        Event.REIMAGE: Status.DOWNLOADING,
         Event.DELETE: Status.DELETING,
         Event.GIVE_UP: Status.GIVING_UP,
         Event.FAIL: Status.ERROR,
@@ -124,6 +126,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     # Another system holds the volume for a server (see bootvol.service.holding).  The next three
     # statuses follow such holds as they come and go, too.
     Status.RESERVED: {
+        Event.REIMAGE: Status.DOWNLOADING,
         Event.CONNECT: Status.ATTACHING,
         Event.ATTACHED: Status.IN_USE,
         Event.DETACHED: Status.AVAILABLE,
@@ -179,6 +182,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.FAIL: Status.ERROR,
     },
     Status.ERROR: {
+        Event.REIMAGE: Status.DOWNLOADING,
         Event.DELETE: Status.DELETING,
         Event.GIVE_UP: Status.GIVING_UP,
         Event.FAIL: Status.ERROR,

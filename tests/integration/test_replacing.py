@@ -300,6 +300,73 @@ async def test_operators_move_volumes(daemon: Running) -> None:
     await left(daemon.volumes, 0)
 
 
+async def without_data(daemon: Running, volume: dict[str, Any]) -> None:
+    """Wait until a volume has failed, and has no data."""
+    await until(
+        lambda: shown(daemon, volume),
+        lambda found: found["status"] == "error",
+    )
+    await left(daemon.volumes, 0)
+
+
+@ensureDeferred
+async def test_a_volume_is_filled_with_another_image(daemon: Running) -> None:
+    """The former data leave nothing, and a failed volume is filled, too.
+
+    Break: `src/bootvol/store/replacements.py`: `"finished": False, "snapshot_id": None` ->
+    `"finished": False`.
+    """
+    other = noise(300_000, 9)
+    (daemon.images / "other").write_bytes(other)
+    (daemon.images / "text").write_text("no disk\n" * 1000)
+    source = await made(daemon, imageRef="disk")
+    taken = await snapshot(daemon, source)
+    volume = await made(daemon, snapshot_id=taken["id"])
+    asked = {"image_id": "other"}
+    assert (await act(daemon, volume, "os-reimage", asked, version="3.67")).status == 404
+    assert message(await act(daemon, volume, "os-reimage", {"image_id": "none"})) == (
+        404,
+        "Image none could not be found.",
+    )
+    assert message(await act(daemon, volume, "os-reimage", {})) == (
+        400,
+        "Invalid input for field/attribute os-reimage. Value: {}. 'image_id' is a required"
+        " property",
+    )
+    answer = await act(daemon, volume, "os-reimage", asked)
+    assert (answer.status, answer.body) == (202, b"")
+    filled = await available(daemon, volume)
+    assert filled["volume_image_metadata"]["image_id"] == "other"
+    await left(daemon.volumes, 3)
+    assert contents(daemon.volumes)[-1][: len(other) + 10] == other + bytes(10)
+    for each in (f"volumes/{source['id']}?cascade=True",):
+        assert (await call(daemon, "DELETE", each)).status == 202
+    await left(daemon.volumes, 1)
+    assert (await act(daemon, volume, "os-reimage", {"image_id": "text"})).status == 202
+    await without_data(daemon, volume)
+    assert (await act(daemon, volume, "os-reimage", {"image_id": "disk"})).status == 202
+    await available(daemon, volume)
+    assert contents(daemon.volumes) == [WHOLE]
+
+
+@ensureDeferred
+async def test_what_is_copied_or_in_use_keeps_its_data(daemon: Running) -> None:
+    volume = await made(daemon, imageRef="disk")
+    away = daemon.volumes.rename(daemon.folder / "away")
+    body = {"snapshot": {"volume_id": volume["id"]}}
+    answer = await call(daemon, "POST", "snapshots", body)
+    asked = {"image_id": "disk"}
+    assert (await act(daemon, volume, "os-reimage", asked)).status == 400
+    away.rename(daemon.volumes)
+    await settled(daemon, f"snapshots/{answer.json['snapshot']['id']}", "snapshot")
+    await attach(daemon)
+    assert message(await act(daemon, volume, "os-reimage", asked)) == (
+        400,
+        f"Invalid volume: Volume {volume['id']} status must be available or error to reimage, but"
+        " is: in-use.",
+    )
+
+
 @pytest.mark.parametrize("direction", ["in", "out"])
 @ensureDeferred
 async def test_volumes_move_between_files_and_ceph(

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from bootvol.testing.backends import noise
+from tests.daemons import TENANT
 from tests.lvm.groups import DISKS, fill, group, lvm, names
 from tests.processes import Process, cli
+from tests.waiting import block_until
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -121,6 +123,32 @@ def test_what_clients_ask_for(daemon: Process, name: str) -> None:
     daemon.call("DELETE", f"os-snapshots/{taken['id']}")
     settle(daemon)
     assert left(name) == []
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_volumes_are_copied_and_moved(daemon: Process, name: str) -> None:
+    """The old blocks of the other group show nowhere."""
+    (other,) = set(BOTH) - {name}
+    source = create(daemon, size=1, imageRef="disk", volume_type=name)
+    settle(daemon)
+    act = f"/volume/v3/{TENANT}/volumes"
+    first = daemon.call("GET", f"{act}/detail")["volumes"][0]["id"]
+    daemon.call("POST", act, {"volume": {"source_volid": first}})
+    settle(daemon)
+    copy = max(each["id"] for each in daemon.get("os-volumes")["volumes"])
+    check(path_of(daemon, copy), CONTENT)
+    daemon.delete(source)
+    settle(daemon)
+    (volume,) = daemon.call("GET", f"{act}/detail")["volumes"]
+    asked = {"new_type": other, "migration_policy": "on-demand"}
+    daemon.call("POST", f"{act}/{volume['id']}/action", {"os-retype": asked})
+    settle(daemon)
+    check(path_of(daemon, copy), CONTENT)
+    assert len(left(other)) == 1
+    block_until(lambda: left(name) == [])
+    daemon.delete(copy)
+    settle(daemon)
+    assert left(other) == []
 
 
 def test_old_blocks_are_nowhere(daemon: Process) -> None:

@@ -82,6 +82,7 @@ def test_unsettled_means_that_something_is_still_to_happen() -> None:
         Event.COPY_BACK,
         Event.RETYPE,
         Event.MIGRATE,
+        Event.REIMAGE,
         *power,
     }
     unsettled = MAKING | MOVING | POWERING | REPLACING

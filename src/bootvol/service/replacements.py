@@ -17,11 +17,13 @@ from bootvol.errors import (
     VolumeHasSnapshots,
 )
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Caller, Replacement, Volume
+from bootvol.model import Caller, Image, Replacement, Volume, content_of
 from bootvol.service import origins
+from bootvol.service.images import Images
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Work
 from bootvol.store import attachments as attachment_rows
+from bootvol.store import imports as import_rows
 from bootvol.store import replacements as replacement_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import states
@@ -30,14 +32,20 @@ from bootvol.store.database import Database
 
 
 class Replacements:
-    """Sends volumes back to their snapshots, and moves volumes to other backends."""
+    """Fills volumes again, from snapshots or images, and moves volumes to other backends."""
 
     def __init__(
-        self, database: Database, backends: Backends, types: VolumeTypes, work: Work
+        self,
+        database: Database,
+        backends: Backends,
+        types: VolumeTypes,
+        images: Images,
+        work: Work,
     ) -> None:
         self._database = database
         self._backends = backends
         self._types = types
+        self._images = images
         self._work = work
 
     async def revert(self, caller: Caller, volume_id: int, snapshot_uuid: str | None) -> None:
@@ -121,6 +129,42 @@ class Replacements:
 
         await self._database.write(write)
         self._work.wake()
+
+    async def reimage(
+        self, caller: Caller, volume_id: int, image_ref: str, *, reserved: bool
+    ) -> None:
+        """Fill a volume with an image again; until then the volume is ``downloading``.
+
+        The former data are lost at once.
+
+        :param reserved: whether the volume may be reserved for a server.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises ImageNotFound: if the image does not exist.
+        :raises ImageLargerThanVolume: if the image is known to be larger than the volume.
+        :raises VolumeBusy: if the volume's status does not allow the request, or while a copy of
+            the volume is made.
+        """
+        image = await self._images.find(caller, image_ref)
+        await self._database.write(self._reimage, caller, volume_id, image, reserved)
+        self._work.wake()
+
+    def _reimage(
+        self, db: Db, caller: Caller, volume_id: int, image: Image, reserved: bool
+    ) -> None:
+        volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+        origins.check_fits(image, volume.size_gib)
+        allowed = {Status.AVAILABLE, Status.ERROR, *([Status.RESERVED] if reserved else [])}
+        ours = attachment_rows.find(db, volume_id) is not None
+        copied = snapshot_rows.are_made(db, volume_id) or volume_rows.is_copied(db, volume_id)
+        if volume.status not in allowed or ours or copied:
+            raise VolumeBusy("Volume status must be available or error")
+        replacement_rows.drop(db, volume, _name())
+        import_rows.remove(db, volume_id)
+        import_rows.add(db, volume_id, image, content_of(image))
+        facts = dict(origins.image_metadata(image, None))
+        new = {"image_id": image.id, "bootable": True, "image_metadata": facts}
+        volume_rows.change(db, volume_id, new)
+        states.apply_event(db, Kind.VOLUME, volume_id, Event.REIMAGE)
 
     def _move(
         self,

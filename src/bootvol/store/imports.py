@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from sqlalchemy import Connection, Row, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
 
 from bootvol.errors import ErrorReport, VolumeNotFound
 from bootvol.jsons import JsonObject
@@ -32,6 +32,11 @@ def add(connection: Connection, volume_id: int, image: Image, content: str | Non
             attempt=0,
         )
     )
+
+
+def remove(connection: Connection, volume_id: int) -> None:
+    """Delete the import of a volume, if any."""
+    connection.execute(delete(imports).where(imports.c.volume_id == volume_id))
 
 
 def get(connection: Connection, tenant: str, volume_id: int) -> Import:

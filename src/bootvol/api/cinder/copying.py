@@ -17,7 +17,9 @@ from bootvol.api.cinder.default_type import DEFAULT
 from bootvol.api.cinder.words import one_of, shown
 from bootvol.api.http import Reply
 from bootvol.errors import (
+    ImageNotFound,
     InvalidRequest,
+    NotFound,
     NotLatestSnapshot,
     RevertConflict,
     UnknownBackend,
@@ -54,6 +56,15 @@ class Migrate(BaseModel):
     host: Annotated[Text, Field(min_length=1)]
     force_host_copy: Flag = False
     lock_volume: Flag = False
+
+
+class Reimage(BaseModel):
+    """The parameters of ``os-reimage``."""
+
+    model_config = BODY
+
+    image_id: Annotated[Text, Field(min_length=1)]
+    reimage_reserved: Flag = False
 
 
 class UpdateReadonly(BaseModel):
@@ -123,6 +134,18 @@ async def _retype(context: CinderContext, number: int, body: Retype) -> Reply:
     return Reply(status=202)
 
 
+async def _reimage(context: CinderContext, number: int, body: Reimage) -> Reply:
+    words = "Volume {uuid} status must be available or error to reimage, but is: {status}."
+    try:
+        async with refused(context, number, words):
+            await context.services.replacements.reimage(
+                context.caller, number, body.image_id, reserved=body.reimage_reserved
+            )
+    except ImageNotFound:
+        raise NotFound(f"Image {body.image_id} could not be found.") from None
+    return Reply(status=202)
+
+
 async def _migrate(context: CinderContext, number: int, body: Migrate) -> Reply:
     """Move a volume to the backend in the place, as operators see places: HOST@BACKEND#BACKEND."""
     words = (
@@ -146,4 +169,5 @@ ACTIONS: Final = (
     Action("revert", Revert, _revert, since=40),
     Action("os-retype", Retype, _retype),
     Action("os-migrate_volume", Migrate, _migrate, Right.SERVICES),
+    Action("os-reimage", Reimage, _reimage, since=68),
 )
