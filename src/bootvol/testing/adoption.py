@@ -88,6 +88,11 @@ class Adopted:
 
     @ensureDeferred
     async def test_takes_no_volume_of_bootvol_over(self, backend: IBlockBackend) -> None:
+        """A volume stays with its owner.
+
+        Break: `plugins/bootvol_plugins/file_adoption.py`: `if place.endswith(SUFFIX):` ->
+        `if False:`
+        """
         if not IAdoptingBackend.providedBy(backend):
             return
         adopting = IAdoptingBackend(backend)
@@ -103,6 +108,10 @@ class Adopted:
 
     @ensureDeferred
     async def test_takes_nothing_from_outside(self, backend: IBlockBackend) -> None:
+        """Names that are paths, or names in other places, lead nowhere.
+
+        Break: `plugins/bootvol_plugins/file_adoption.py`: ` and "/" not in place` -> ``.
+        """
         if not IAdoptingBackend.providedBy(backend):
             return
         adopting = IAdoptingBackend(backend)

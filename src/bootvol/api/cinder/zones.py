@@ -66,12 +66,16 @@ _EXTENSIONS = [
         "Show the project and the progress of snapshots.",
     ),
     _extension("os-quota-sets", "Quotas", "Show and change quotas."),
+    _extension("os-snapshot-manage", "SnapshotManage", "Take snapshots on backends over."),
+    _extension("os-snapshot-unmanage", "SnapshotUnmanage", "Give snapshots up."),
     _extension("os-types-extra-specs", "TypesExtraSpecs", "Show and change extra specs."),
     _extension("os-types-manage", "TypesManage", "Create, change and delete volume types."),
     _extension("os-used-limits", "UsedLimits", "Show the usage of limits."),
     _extension("os-vol-host-attr", "VolumeHostAttribute", "Show where volumes are stored."),
     _extension("os-vol-image-meta", "VolumeImageMetadata", "Show the images of volumes."),
     _extension("os-vol-tenant-attr", "VolumeTenantAttribute", "Show the projects of volumes."),
+    _extension("os-volume-manage", "VolumeManage", "Take disks on backends over as volumes."),
+    _extension("os-volume-unmanage", "VolumeUnmanage", "Give volumes up."),
 ]
 
 
