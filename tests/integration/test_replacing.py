@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from bootvol.api.cinder import microversions
-from bootvol.api.cinder.microversions import Microversion
 from bootvol.testing.backends import noise
 from tests.ceph import Cluster
+from tests.cinder import GOLDEN
 from tests.daemons import Answer, Running
 from tests.integration import test_copying as copying
 from tests.integration.test_block_storage import call, made, settled
@@ -31,13 +31,6 @@ from tests.waiting import until
 clones, folder, daemon = copying.clones, copying.folder, copying.daemon
 
 LATER = noise(5000, 3)
-
-
-@pytest.fixture(autouse=True)
-def later_microversions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve microversions that have the actions."""
-    highest = max(microversions.HIGHEST, Microversion(3, 68))
-    monkeypatch.setattr(microversions, "HIGHEST", highest)
 
 
 async def snapshot(daemon: Running, volume: dict[str, Any]) -> dict[str, Any]:
@@ -409,3 +402,28 @@ async def test_volumes_move_between_files_and_ceph(
             assert reverted != image
     finally:
         await running.stop()
+
+
+@ensureDeferred
+async def test_actions_are_answered_as_recorded(tmp_path: Path) -> None:
+    """Statuses, faults and words are real Cinder's, but for the words about missing rights."""
+    recorded = json.loads((GOLDEN / "cinder-copying.json").read_text())
+    running = copying.taking(tmp_path)
+    try:
+        await a_type(running, "t3")
+        volume = await made(running)
+        for state in ("available", "in-use"):
+            if state == "in-use":
+                await attach(running)
+            for each in recorded:
+                if each["state"] != state:
+                    continue
+                ((name, parameters),) = each["body"].items()
+                answer = await act(running, volume, name, parameters, version=each["version"])
+                wanted = each.get("message", "").replace("{volume}", volume["id"])
+                assert answer.status == each["status"], (each, answer.body)
+                if answer.status in (400, 404):
+                    assert message(answer) == (each["status"], wanted)
+    finally:
+        await running.stop()
+    assert len(recorded) > 12
