@@ -11,13 +11,10 @@ from threading import Thread
 from typing import Any
 
 import attrs
-import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from bootvol.api.cinder import microversions, versions
-from bootvol.api.cinder.microversions import Microversion
 from tests.daemons import TENANT, Running
 from tests.people import PASSWORD, PEOPLE
 from tests.system.test_block_storage_clients import OpenStack
@@ -59,10 +56,8 @@ class Compute(BaseHTTPRequestHandler):
 
 
 @pytest_twisted.async_yield_fixture
-async def openstack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenStack]:
-    """The client of a daemon that serves the microversions of attachments."""
-    for module in (microversions, versions):
-        monkeypatch.setattr(module, "HIGHEST", Microversion(3, 71))
+async def openstack(tmp_path: Path) -> AsyncIterator[OpenStack]:
+    """The client of a daemon, and of a stand-in for Nova."""
     kept = next(line for line in PEOPLE.splitlines() if line.startswith("password_hash"))
     nova = f'\n[[identity.users]]\nname = "nova"\n{kept}\nroles = {{ demo = ["service"] }}\n'
     daemon = Running(tmp_path, identity=PEOPLE + nova)

@@ -8,12 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from bootvol.api.cinder import microversions
-from bootvol.api.cinder.microversions import Microversion
 from bootvol.testing.backends import noise
 from tests.ceph import Cluster
 from tests.cinder import OF_NOVA, PEOPLE, ask, made
@@ -82,12 +79,6 @@ def brick(folder: Path, told: object) -> Any:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-@pytest.fixture(autouse=True)
-def newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve the microversions of Nova."""
-    monkeypatch.setattr(microversions, "HIGHEST", Microversion(3, 71))
 
 
 @ensureDeferred
