@@ -168,3 +168,42 @@ async def test_made_up_tokens_and_a_keystone_that_hangs(
     assert sum("verified" in each for each in told) == len(waiting)
     assert sum("Too many calls" in each for each in told) == 30 - len(waiting)
     assert await status(remembering, people, other) == 200
+
+
+@ensureDeferred
+async def test_only_a_service_of_keystone_frees_its_servers_volumes(
+    daemon: Running, people: People
+) -> None:
+    """A user's second token does not speak for a service, and neither does an expired one."""
+    root, bob = f"/volume/v3/{people.projects['demo']}", people.token("bob")
+
+    async def send(method: str, path: str, body: object = None, service: str = "") -> Answer:
+        headers = {"OpenStack-API-Version": "volume 3.44"}
+        if service:
+            headers["X-Service-Token"] = service
+        return await daemon.request(method, f"{root}/{path}", body, bob, headers)
+
+    made = await send("POST", "volumes", {"volume": {"size": 1}})
+    volume = made.json["volume"]["id"]
+
+    async def status() -> str:
+        return str((await send("GET", f"volumes/{volume}")).json["volume"]["status"])
+
+    await until(status, lambda found: found == "available")
+    body = {
+        "attachment": {
+            "volume_uuid": volume,
+            "instance_uuid": "aaaaaaaa-0000-4000-8000-000000000001",
+            "connector": {"host": "compute1"},
+        }
+    }
+    path = f"attachments/{(await send('POST', 'attachments', body)).json['attachment']['id']}"
+    assert (await send("DELETE", path)).status == 409
+    assert (await send("DELETE", path, service=people.token("ann"))).status == 409
+    ended = people.token("bootvol", "service")
+    people.keystone.revoke(ended)
+    assert (await send("DELETE", path, service=ended)).status == 401
+    assert await status() == "attaching"
+    answer = await send("DELETE", path, service=people.token("bootvol", "service"))
+    assert (answer.status, answer.json) == (200, {"attachments": []})
+    assert await status() == "available"
