@@ -278,6 +278,11 @@ async def test_the_rules_for_urls_hold(daemon: Running, server: Server) -> None:
     signed = f"{server.url}other/good?signature=secret"
     refused = await request(daemon, image, {"name": "web-download", "uri": signed})
     assert "secret" not in refused.body.decode()
+    noted = await task(daemon, image)
+    assert noted["status"] == "failure"
+    assert noted["message"] == refused.json["error"]["message"]
+    assert "secret" not in str(noted)
+    assert (await shown(daemon, image))["os_glance_failed_import"] == "images"
 
 
 @pytest.mark.parametrize(

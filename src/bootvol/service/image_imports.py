@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import uuid4
 
 import attrs
 
-from bootvol.errors import ImageConflict, InvalidRequest, NotFound
+from bootvol.errors import (
+    ImageConflict,
+    ImportFailed,
+    InvalidImageRef,
+    InvalidRequest,
+    NotFound,
+)
 from bootvol.model import Caller, Image, ImageFetch, ImageRecord, ImageStatus
 from bootvol.service.images import Images
 from bootvol.service.stored_images import ImageRights, StoredImage, StoredImages, stated_format
@@ -73,7 +80,8 @@ class ImageImports:
     ) -> None:
         """Begin to download the bytes at a URL into a queued image; the image is ``importing``.
 
-        After a failure the image is queued again, and its ``fetch`` tells the reason.
+        After a failure the image is queued again, and its ``fetch`` tells the reason, also of a
+        refused URL.
 
         :param stores: the stores that the caller wishes; empty for the image's own.
         :raises ImageNotFound: if no store has an image for the caller.
@@ -93,7 +101,14 @@ class ImageImports:
 
         found = None
         importing((await self._owned(caller, image_id, stores, rights)).record)
-        found = await self._images.find_url(caller, url)
+        try:
+            found = await self._images.find_url(caller, url)
+        except (InvalidImageRef, ImportFailed) as error:
+            # Some clients show no refusal of an import, so the record tells the reason, too.
+            failed = attrs.evolve(self._fetch(caller, None, url), ended=True, failure=error.message)
+            noted = partial(_noted, fetch=failed)
+            await self._stored.change(caller, image_id, noted, rights)
+            raise
         await self._stored.change(caller, image_id, importing, rights)
         self._wake()
 
@@ -122,3 +137,8 @@ class ImageImports:
     ) -> ImageFetch:
         now = self._now()
         return ImageFetch(str(uuid4()), caller.user, caller.request_id, now, now, image, url)
+
+
+def _noted(record: ImageRecord, fetch: ImageFetch) -> ImageRecord:
+    """Return a record with the refused request, unless the image has a better one by now."""
+    return attrs.evolve(record, fetch=fetch) if record.status is ImageStatus.QUEUED else record
