@@ -38,11 +38,13 @@ from bootvol.interfaces import (
     IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
+    IMeasuredBackend,
     IRoutingBackend,
     ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
+    Room,
 )
 from bootvol.model import ConnectionInfo, LocalRoute, StoredDisk
 from bootvol.threads import Threads
@@ -75,6 +77,7 @@ _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
     IRoutingBackend,
     IGrowingBackend,
     IAdoptingBackend,
+    IMeasuredBackend,
 )
 class FileBackend:
     """Sparse files.  A new file reads as zeros, and takes no space until it is written.
@@ -266,6 +269,10 @@ class FileBackend:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    async def room(self) -> Room:
+        """See :meth:`bootvol.interfaces.IMeasuredBackend.room`."""
+        return Room(*await self._in_folder(space))
 
     async def stored_disks(self) -> Sequence[StoredDisk]:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""

@@ -27,9 +27,11 @@ from bootvol.interfaces import (
     ICountingBackend,
     IGrowingBackend,
     IGuardedBackend,
+    IMeasuredBackend,
     IRoutingBackend,
     IVolumeReader,
     IVolumeWriter,
+    Room,
 )
 from bootvol.model import ConnectionInfo, Route, Volume
 from bootvol.questions import Questions
@@ -92,6 +94,7 @@ class Backends:
     ) -> None:
         self._questions = Questions(clock)
         self._routes = Questions(clock)
+        self._rooms = Questions(clock)
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0].name
         self.host = host
@@ -177,6 +180,20 @@ class Backends:
         """
         backend = self.named(name)
         return isinstance(backend, Absent) or IGrowingBackend.providedBy(backend)
+
+    async def room(self, name: str) -> Room | None:
+        """Return the space of a backend; None if the backend does not tell, or not now.
+
+        :raises BackendGone: if the backend is not configured any more.
+        """
+        backend = self.named(name)
+        if not IMeasuredBackend.providedBy(backend):
+            return None
+        try:
+            return await self._rooms.ask(name, IMeasuredBackend(backend).room)
+        except (BootvolError, StillRunning) as error:
+            self._log.warn("backend {name} tells no space: {error}", name=name, error=error)
+            return None
 
     def clones(self, name: str) -> bool:
         """Return whether a backend clones volumes; False for one that has not answered yet.

@@ -54,6 +54,7 @@ from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.inflight import CallLimits
 from bootvol.service.keypairs import KeyPairs
+from bootvol.service.overview import Overview
 from bootvol.service.qos_specs import QosRules
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
@@ -253,6 +254,7 @@ class Composition:
             ),
             Resets(database),
             Failures(database, _now),
+            Overview(database, self._backends),
             ImageMembers(stored_images, time.time),
             ImageImports(self._images, stored_images, self.downloads.wake, time.time),
             Replacements(database, self._backends, types, self._images, worker),

@@ -26,6 +26,7 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
+    Room,
 )
 from bootvol.model import ConnectionInfo, LocalRoute
 from bootvol_plugins.lvm.commands import Lvm
@@ -81,6 +82,11 @@ class LvmBackend:
                 " volumes: bootvol db"
                 f" forget-store {self.name}"
             )
+
+    async def room(self) -> Room:
+        """See :meth:`bootvol.interfaces.IMeasuredBackend.room`."""
+        (row,) = await self._lvm.report("vgs", ("vg_size", "vg_free"), self._group)
+        return Room(int(row["vg_size"]), int(row["vg_free"]))
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""

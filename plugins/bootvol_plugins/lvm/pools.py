@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from bootvol.devices import OpenDevice
 from bootvol.errors import BackendFailed, NoSpace
-from bootvol.interfaces import IVolumeWriter
+from bootvol.interfaces import IVolumeWriter, Room
 from bootvol_plugins.lvm.commands import Lvm
 
 #: Seconds until the pool is asked again: guests write, too.
@@ -71,6 +71,15 @@ class Pool:
         if self._is_old():
             self._saw(free)
         return free
+
+    async def room(self) -> Room:
+        """Return the space of the pool.
+
+        :raises BackendFailed: if LVM fails, or the pool is gone.
+        """
+        row = await self._look()
+        size = int(row["lv_size"])
+        return Room(size, int(size * (100 - float(row["data_percent"])) / 100))
 
     async def take(self, device: OpenDevice, length: int) -> None:
         """Reserve room for ``length`` bytes, before they are written to a volume.

@@ -15,6 +15,7 @@ from bootvol.interfaces import (
     ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
+    IMeasuredBackend,
     IRoutingBackend,
 )
 from bootvol_plugins.lvm.adoption import AdoptingLvm
@@ -30,6 +31,7 @@ _WHOLE: Final = frozenset("-rRmM")
 
 @implementer(
     IBlockBackend,
+    IMeasuredBackend,
     IIdentifiedBackend,
     IGuardedBackend,
     ICountingBackend,

@@ -18,9 +18,11 @@ from bootvol.interfaces import (
     ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
+    IMeasuredBackend,
     IRoutingBackend,
     IVolumeWriter,
     PluginContext,
+    Room,
 )
 from bootvol_plugins.lvm.adoption import AdoptingLvm
 from bootvol_plugins.lvm.backend import BLOCK
@@ -30,6 +32,7 @@ from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
 
 @implementer(
     IBlockBackend,
+    IMeasuredBackend,
     ICloningBackend,
     IIdentifiedBackend,
     IGuardedBackend,
@@ -64,6 +67,10 @@ class ThinBackend(AdoptingLvm):
         self._chunk = chunk
         self._reduce = reduce
         self._pool = Pool(self._lvm, context.reactor, context.name, group, pool, limit)
+
+    async def room(self) -> Room:
+        """See :meth:`bootvol.interfaces.IMeasuredBackend.room`."""
+        return await self._pool.room()
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""

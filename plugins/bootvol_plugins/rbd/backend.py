@@ -20,10 +20,12 @@ from bootvol.interfaces import (
     IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
+    IMeasuredBackend,
     IRoutingBackend,
     ISnapshotAdoptingBackend,
     IVolumeReader,
     IVolumeWriter,
+    Room,
 )
 from bootvol.model import ConnectionInfo, RbdRoute, StoredDisk
 from bootvol.reactors import IReactor
@@ -69,6 +71,7 @@ def declared(options: RbdOptions) -> Capabilities:
     IGuardedBackend,
     IRoutingBackend,
     IGrowingBackend,
+    IMeasuredBackend,
     IAdoptingBackend,
     ISnapshotAdoptingBackend,
     IClosable,
@@ -136,6 +139,11 @@ class RbdBackend:
     async def grow(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""
         await self._retry("Extending", volume, lambda images, _: grow(images, volume, size))
+
+    async def room(self) -> Room | None:
+        """See :meth:`bootvol.interfaces.IMeasuredBackend.room`."""
+        found = await self._run("Measuring", "the pool", lambda images, _: images.pool.space())
+        return None if found is None else Room(*found)
 
     async def stored_disks(self) -> Sequence[StoredDisk]:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.stored_disks`."""

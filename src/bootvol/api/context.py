@@ -19,6 +19,7 @@ from bootvol.service.image_imports import ImageImports
 from bootvol.service.image_members import ImageMembers
 from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
+from bootvol.service.overview import Overview
 from bootvol.service.qos_specs import QosRules
 from bootvol.service.quotas import Quotas
 from bootvol.service.rates import RateLimits
@@ -59,6 +60,7 @@ class Services:
     volume_uploads: VolumeUploads
     resets: Resets
     failures: Failures
+    overview: Overview
     image_members: ImageMembers
     image_imports: ImageImports
     replacements: Replacements

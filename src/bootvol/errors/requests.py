@@ -273,6 +273,14 @@ class TooManyCalls(BootvolError):
     retry_after = 5.0
 
 
+class VolumeTypeUsed(InvalidRequest):
+    """The volume type has volumes."""
+
+    code = "volume-type-used"
+    remedy = "Delete the volumes of the type, or give them another type."
+    default_message = "Target volume type is still in use."
+
+
 class VolumeTypeExists(BootvolError):
     """Another volume type has this name."""
 

@@ -46,6 +46,7 @@ from bootvol.interfaces.hypervisors import IConfiguringHypervisor, IHypervisor, 
 from bootvol.interfaces.identities import IIdentity
 from bootvol.interfaces.image_stores import IImageStore, IImageUpload, IStagedUpload
 from bootvol.interfaces.image_takers import IImageTaker
+from bootvol.interfaces.measuring import IMeasuredBackend, Room
 from bootvol.interfaces.plugins import (
     BackendPlugin,
     Check,
@@ -94,6 +95,7 @@ __all__ = [
     "IImageTaker",
     "IImageUpload",
     "ILocatedStream",
+    "IMeasuredBackend",
     "IOpenEndedStream",
     "IPartSource",
     "IPoweringHypervisor",
@@ -112,5 +114,6 @@ __all__ = [
     "IdentityPlugin",
     "Plugin",
     "PluginContext",
+    "Room",
     "SourcePlugin",
 ]

@@ -38,6 +38,7 @@ from bootvol.model.imports import (
     content_of,
     family_of,
 )
+from bootvol.model.overview import Daemon, Place, StoreUsage
 from bootvol.model.replacements import Replacement
 from bootvol.model.routes import LocalRoute, RbdRoute, Route
 from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
@@ -80,6 +81,7 @@ __all__ = [
     "ConnectionInfo",
     "Connector",
     "Consumer",
+    "Daemon",
     "Digest",
     "Disk",
     "DiskIndex",
@@ -105,6 +107,7 @@ __all__ = [
     "NewVolume",
     "NewVolumeImage",
     "Phase",
+    "Place",
     "PublicKey",
     "QosSpecs",
     "RbdRoute",
@@ -112,6 +115,7 @@ __all__ = [
     "Route",
     "Server",
     "Snapshot",
+    "StoreUsage",
     "StoredBytes",
     "StoredDisk",
     "Transfer",

@@ -8,11 +8,12 @@ from typing import Final
 from sqlalchemy import Connection as Db
 
 from bootvol.backends import Backends
-from bootvol.errors import NotFound, UnknownBackend
+from bootvol.errors import NotFound, UnknownBackend, VolumeTypeUsed
 from bootvol.model import VolumeType
 from bootvol.store import default_types as default_rows
 from bootvol.store import type_access as access_rows
 from bootvol.store import volume_types as type_rows
+from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
 #: The extra spec that names a type's backend: Cinder's name for it.
@@ -136,7 +137,7 @@ class VolumeTypes:
     async def change(self, type_id: int, values: Mapping[str, object]) -> VolumeType:
         """Change facts of a type; return the type.
 
-        Volumes of the type keep the earlier name.
+        Volumes of the type get the new name.
 
         :param values: new values of ``name``, ``description`` and ``is_public``; other values stay.
         :raises VolumeTypeNotFound: if the type does not exist.
@@ -161,12 +162,21 @@ class VolumeTypes:
         """
         await self._database.write(_forget, type_id, key)
 
-    async def delete(self, type_id: int) -> None:
+    async def delete(self, type_id: int, *, unused: bool = False) -> None:
         """Remove a type; volumes of the type stay as they are.
 
+        :param unused: whether the type must have no volumes.
         :raises VolumeTypeNotFound: if the type does not exist.
+        :raises VolumeTypeUsed: if the type has volumes, against ``unused``.
         """
-        await self._database.write(type_rows.remove, type_id)
+
+        def write(db: Db) -> None:
+            found = type_rows.get(db, type_id, None, lock=True)
+            if unused and volume_rows.has_type(db, found.name):
+                raise VolumeTypeUsed
+            type_rows.remove(db, type_id)
+
+        await self._database.write(write)
 
     def _check(self, extra_specs: Mapping[str, str]) -> None:
         backend = extra_specs.get(BACKEND)
@@ -178,9 +188,12 @@ class VolumeTypes:
 
 
 def _change(db: Db, type_id: int, values: Mapping[str, object]) -> VolumeType:
-    type_rows.get(db, type_id, lock=True)
+    former = type_rows.get(db, type_id, lock=True).name
     type_rows.change(db, type_id, values)
-    return type_rows.get(db, type_id)
+    changed = type_rows.get(db, type_id)
+    if changed.name != former:
+        volume_rows.rename_type(db, former, changed.name)
+    return changed
 
 
 def _update(db: Db, type_id: int, extra_specs: Mapping[str, str]) -> None:

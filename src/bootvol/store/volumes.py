@@ -115,6 +115,17 @@ def usage_by_type(connection: Connection, tenant: str) -> Mapping[str | None, Us
     return {name: Usage(count, int(gib)) for name, count, gib in connection.execute(mine)}
 
 
+def has_type(connection: Connection, name: str) -> bool:
+    """Return whether any tenant has a volume of a type."""
+    return bool(connection.scalar(select(exists().where(volumes.c.volume_type == name))))
+
+
+def rename_type(connection: Connection, former: str, name: str) -> None:
+    """Give the volumes of a type its new name."""
+    mine = update(volumes).where(volumes.c.volume_type == former)
+    connection.execute(mine.values(volume_type=name))
+
+
 def lock_tenant_quota(connection: Connection, tenant: str) -> None:
     """Serialize, until they end, the transactions that count a tenant's resources.
 

@@ -21,6 +21,7 @@ from bootvol.interfaces import (
     IGrowingBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
+    IMeasuredBackend,
     IRoutingBackend,
     ISharingBackend,
     ISparse,
@@ -144,6 +145,16 @@ class Declared:
             assert await read(backend, _OTHER, 2 * SIZE, SIZE) == noise(SIZE, 1)
             await backend.delete(_OTHER)
         await backend.delete(_NAME)
+
+    @ensureDeferred
+    async def test_tells_its_room_if_provided(self, backend: IBlockBackend) -> None:
+        if not IMeasuredBackend.providedBy(backend):
+            return  # The backend promises nothing: operators see no figures.
+        verifyObject(IMeasuredBackend, backend)
+        room = await IMeasuredBackend(backend).room()
+        if room is not None:
+            assert 0 <= room.free <= room.total
+            assert room.total >= SIZE
 
     @ensureDeferred
     async def test_names_a_route_if_provided(self, backend: IBlockBackend) -> None:

@@ -30,6 +30,7 @@ from bootvol.interfaces import (
     IImageCloningBackend,
     IImageSource,
     IImageStream,
+    IMeasuredBackend,
     IPartSource,
     IRoutingBackend,
     ISharingBackend,
@@ -37,6 +38,7 @@ from bootvol.interfaces import (
     ISparseStream,
     IVolumeReader,
     IVolumeWriter,
+    Room,
 )
 from bootvol.model import Caller, ConnectionInfo, Extent, Image, Route
 
@@ -50,6 +52,7 @@ _OPTIONAL: Final = (
     ICountingBackend,
     IGrowingBackend,
     IRoutingBackend,
+    IMeasuredBackend,
 )
 
 
@@ -210,6 +213,12 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.IGrowingBackend.grow`."""
         await self._faults.meet(self._clock, "grow")
         await IGrowingBackend(self._inner).grow(volume, size)
+
+    async def room(self) -> Room | None:
+        """See :meth:`bootvol.interfaces.IMeasuredBackend.room`."""
+        await self._faults.meet(self._clock, "room")
+        room: Room | None = await IMeasuredBackend(self._inner).room()
+        return room
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""

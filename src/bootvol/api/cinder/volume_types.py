@@ -213,8 +213,8 @@ async def change_type(context: CinderContext, number: int, body: ChangeType) -> 
 
 @operation("types_delete_type", "DELETE", "types/<number>", status=202, right=Right.VOLUME_TYPES)
 async def delete_type(context: CinderContext, number: int) -> None:
-    """Delete a volume type; existing volumes of the type do not change."""
-    await context.services.types.delete(_changeable(number, "deleted"))
+    """Delete a volume type without volumes."""
+    await context.services.types.delete(_changeable(number, "deleted"), unused=True)
 
 
 @operation("types_list_specs", "GET", "types/<number>/extra_specs", right=Right.VOLUME_TYPES)
