@@ -58,6 +58,24 @@ def parse(reactor: object, description: str) -> IStreamServerEndpoint:
     return endpoint
 
 
+def url_of(description: str) -> str | None:
+    """Return the URL of an endpoint for clients on the same machine; None if clients need another.
+
+    :param description: a description that :func:`parse` accepts.
+    """
+    kind, _, rest = description.removeprefix("haproxy:").partition(":")
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    parts = [each.replace("\\", "") for each in _SEPARATOR.split(rest)]
+    options = dict(each.split("=", 1) for each in parts if "=" in each)
+    port = options.get("port", parts[0])
+    host = options.get("interface", "")
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - a comparison
+        host = "127.0.0.1"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if kind == 'ssl' else 'http'}://{shown}:{port}"
+
+
 def files(description: str) -> list[Path]:
     """Return the existing files of a TLS endpoint's key and certificates.  Blocks.
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from bootvol.testing.backends import noise
-from tests.daemons import OTHER_TENANT
+from tests.daemons import OTHER_TENANT, TENANT, configuration
 from tests.people import BOBS, PASSWORD, PEOPLE
-from tests.processes import Process, process
+from tests.processes import Process, cli, process
 from tests.stored_images import LIST, MIB
 from tests.waiting import LIMIT, block_until
 
@@ -231,6 +231,45 @@ def test_glanceclient(client: Client, web: str, tmp_path: Path) -> None:
     assert client.shown(image)["visibility"] == "private"
     client.glance("stores-info")
     client.glance("image-delete", image)
+
+
+def test_the_cloud_of_a_user(daemon: Process, terminal: int, tmp_path: Path) -> None:
+    """`openstack` needs nothing but the printed file and the password."""
+    command = ("user", "show-cloud", "--config", str(daemon.config))
+    printed = cli(*command, "ann")
+    assert printed.returncode == 0, printed.stderr
+    (tmp_path / "clouds.yaml").write_text(printed.stdout)
+    for cloud, project in (("demo", TENANT), ("other", OTHER_TENANT)):
+        done = subprocess.run(
+            [CLIENTS / "openstack", "token", "issue", "-f", "value", "-c", "project_id"],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "OS_CLIENT_CONFIG_FILE": str(tmp_path / "clouds.yaml"),
+                "OS_CLOUD": cloud,
+                "OS_PASSWORD": PASSWORD,
+            },
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT,
+        )
+        assert (done.returncode, done.stdout) == (0, f"{project}\n"), done.stderr
+    elsewhere = cli(*command, "--url", "https://volumes.example.com/", "bob").stdout
+    assert 'auth_url: "https://volumes.example.com/identity/v3"' in elsewhere
+    unknown = cli(*command, "nobody")
+    assert (unknown.returncode, unknown.stdout) == (4, "")
+    assert "there is no user nobody with a password" in unknown.stderr
+
+
+def test_users_of_tokens_have_no_cloud(tmp_path: Path) -> None:
+    config = tmp_path / "twistd.conf"
+    config.touch(mode=0o600)
+    config.write_text(configuration(1))
+    done = cli("user", "show-cloud", "--config", str(config), "ann")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "users log in elsewhere" in done.stderr
 
 
 def test_a_daemon_that_is_killed_during_a_download(tmp_path: Path, web: str) -> None:

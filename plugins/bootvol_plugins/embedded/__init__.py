@@ -5,7 +5,7 @@ People and programs log in through bootvol's own identity API, and get a signed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from bootvol import checks, private
 from bootvol.checks import Mistake
@@ -56,4 +56,8 @@ def _roles(options: EmbeddedOptions) -> Iterator[tuple[str, str]]:
                 yield f"users[{n}].roles.{project}", role
 
 
-PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check, _roles)
+def _log_ins(options: EmbeddedOptions) -> Mapping[str, Sequence[str]]:
+    return {each.name: list(each.roles) for each in options.users if each.password_hash}
+
+
+PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check, _roles, _log_ins)

@@ -21,6 +21,7 @@ from bootvol.cli import (
     signals,
     snapshots,
     uploads,
+    users,
     volume_types,
     waiting,
 )
@@ -184,6 +185,9 @@ def _settings(file: Path) -> Settings:
         return settings.load(file)
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
+
+
+bootvol.add_command(users.commands(_settings, _CONFIG))
 
 
 # --- commands of the client ----------------------------------------------------------------------

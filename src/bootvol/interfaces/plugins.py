@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -119,9 +119,12 @@ class IdentityPlugin(Plugin[SettingsT, IIdentity]):
 
     :ivar roles: returns the roles that an instance of ``settings`` grants, each after its key; None
         if another service grants the roles.  bootvol warns of a role unknown to ``[policy]``.
+    :ivar log_ins: returns the users of an instance of ``settings`` who log in at bootvol itself by
+        a password, each with the names of the user's projects; None if nobody logs in there.
     """
 
     roles: Callable[[SettingsT], Iterable[tuple[str, str]]] | None = None
+    log_ins: Callable[[SettingsT], Mapping[str, Sequence[str]]] | None = None
 
 
 @attrs.frozen
