@@ -446,3 +446,33 @@ async def test_a_volume_may_be_reserved_before_its_image_has_come(
     await nova.connect(attachment)
     await nova.complete(attachment)
     assert await nova.status() == "in-use"
+
+
+@ensureDeferred
+async def test_hosts_learn_the_limits_of_speed(daemon: Running) -> None:
+    """Break: `src/bootvol/service/holding/rules.py`: `is Consumer.BACK_END` -> `is 0`."""
+
+    async def admin(method: str, path: str, body: object = None) -> Any:
+        answer = await ask(daemon, method, path, body, who="admin")
+        assert answer.status in (200, 202), answer.body
+        return answer.json if answer.body else None
+
+    for consumer, expected in (
+        ("front-end", {"read_iops_sec": "100"}),
+        ("both", {"read_iops_sec": "100"}),
+        ("back-end", None),
+    ):
+        kind = await admin("POST", "types", {"volume_type": {"name": consumer}})
+        specs = {"name": consumer, "consumer": consumer, "read_iops_sec": "100"}
+        qos = (await admin("POST", "qos-specs", {"qos_specs": specs}))["qos_specs"]["id"]
+        number = kind["volume_type"]["id"]
+        await admin("GET", f"qos-specs/{qos}/associate?vol_type_id={number}")
+        nova = Nova(daemon, await made(daemon, "volume", size=1, volume_type=consumer))
+        attachment = await nova.reserve()
+        assert (await nova.connect(attachment))["qos_specs"] == expected
+        shown = (await nova.send("GET", f"attachments/{attachment}"))["attachment"]
+        assert shown["connection_info"]["qos_specs"] == expected
+        await nova.free(attachment)
+        action = {"os-initialize_connection": {"connector": HOST}}
+        told = await nova.send("POST", f"volumes/{nova.volume}/action", action)
+        assert told["connection_info"]["data"]["qos_specs"] == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -35,6 +36,8 @@ class Hold:
     :ivar mode: ``rw`` or ``ro``; None until known.
     :ivar connector: the host's own description, as another system states it.
     :ivar route: the route that the host was told; None if the host was told none for this hold.
+    :ivar limits: the limits of speed that the host was told with the route, and must enforce; None
+        without limits.
     :ivar attached_at: time at which the host was told the route, or got the volume.
     :ivar ours: whether bootvol itself manages the attachment (:class:`.Attachment`): then no other
         system changes it.
@@ -52,6 +55,7 @@ class Hold:
     mode: str | None = None
     connector: JsonObject | None = None
     route: Route | None = None
+    limits: Mapping[str, str] | None = None
     attached_at: datetime | None = None
     ours: bool = False
 

@@ -24,6 +24,8 @@ holds = Table(
     Column("connector", CleanJson),
     # The route that the host was told, without a keyring.
     Column("route", CleanJson),
+    # The limits of speed that the host was told with the route.
+    Column("limits", CleanJson),
     Column("attached_at", UtcTime),
     Index(None, "tenant", "id"),
     sqlite_autoincrement=True,

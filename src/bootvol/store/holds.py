@@ -51,6 +51,7 @@ class Changes(TypedDict, total=False):
     mode: str | None
     connector: JsonObject | None
     route: Route | None
+    limits: Mapping[str, str] | None
     attached_at: datetime | None
 
 
@@ -227,6 +228,7 @@ def _of_row(row: Row[object]) -> Hold:
         row.mode,
         row.connector,
         _route(row.route),
+        row.limits,
         row.attached_at,
     )
 

@@ -30,7 +30,7 @@ from bootvol.store.failure_table import failures as failures
 from bootvol.store.hold_table import holds as holds
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0031"
+REVISION: Final = "0032"
 
 
 volumes = Table(

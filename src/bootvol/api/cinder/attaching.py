@@ -93,11 +93,9 @@ async def _roll(context: CinderContext, number: int, _: Nothing) -> Reply:
 async def _initialize(context: CinderContext, number: int, _: Connect) -> Reply:
     words = "Volume {volume} status does not allow a connection: the status is {status}."
     with taken.worded(words):
-        volume, route = await context.services.by_hand.route(
-            context.caller, number, trusted=context.trusted
-        )
-    mode = "ro" if volume.readonly else "rw"
-    return Reply({"connection_info": nested(route, volume.uuid, mode)})
+        way = await context.services.by_hand.route(context.caller, number, trusted=context.trusted)
+    mode = "ro" if way.volume.readonly else "rw"
+    return Reply({"connection_info": nested(way.route, way.volume.uuid, mode, way.limits)})
 
 
 async def _terminate(context: CinderContext, number: int, _: Connect) -> Reply:

@@ -241,7 +241,7 @@ def _shown(value: Hold) -> WholeAttachment:
 def _info(value: Hold) -> JsonObject:
     if value.route is None:
         return {}
-    return flat(value.route, value.volume_uuid, value.mode, value.uuid)
+    return flat(value.route, value)
 
 
 OPERATIONS = (

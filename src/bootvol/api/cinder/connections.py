@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bootvol.jsons import JsonObject
-from bootvol.model import LocalRoute, Route
+from bootvol.model import Hold, LocalRoute, Route
 
 
-def nested(route: Route, volume: str, mode: str | None) -> JsonObject:
+def nested(
+    route: Route, volume: str, mode: str | None, limits: Mapping[str, str] | None
+) -> JsonObject:
     """Return a route in the form of ``os-initialize_connection``.
 
     :param volume: the volume's uuid.
     :param mode: ``rw`` or ``ro``; None means the same as ``rw``.
+    :param limits: the limits of speed that the host must enforce, or None.
     """
     kind, data = _known(route)
     data |= {
         "volume_id": volume,
-        "qos_specs": None,
+        "qos_specs": None if limits is None else dict(limits),
         "access_mode": mode or "rw",
         "encrypted": False,
         "cacheable": False,
@@ -24,16 +29,13 @@ def nested(route: Route, volume: str, mode: str | None) -> JsonObject:
     return {"driver_volume_type": kind, "data": data, "enforce_multipath": False}
 
 
-def flat(route: Route, volume: str, mode: str | None, attachment: str) -> JsonObject:
-    """Return a route in the form of an attachment.
-
-    :param attachment: the attachment's uuid; the other parameters are those of :func:`nested`.
-    """
-    whole = nested(route, volume, mode)
+def flat(route: Route, hold: Hold) -> JsonObject:
+    """Return a route in the form of an attachment."""
+    whole = nested(route, hold.volume_uuid, hold.mode, hold.limits)
     return {
         **whole["data"],
         "driver_volume_type": whole["driver_volume_type"],
-        "attachment_id": attachment,
+        "attachment_id": hold.uuid,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import attrs
@@ -39,6 +39,18 @@ class Taken:
         if hold.state is not HoldState.ATTACHED or hold.route is not None:
             return None
         return cls(hold.instance, hold.host, hold.mountpoint or "", hold.mode or "rw")
+
+
+@attrs.frozen
+class Way:
+    """All that a host needs to use a volume.
+
+    :ivar limits: the limits of speed that the host must enforce; None without limits.
+    """
+
+    volume: Volume
+    route: Route
+    limits: Mapping[str, str] | None
 
 
 class ByHand:
@@ -106,8 +118,8 @@ class ByHand:
 
         await self._database.write(write)
 
-    async def route(self, caller: Caller, volume_id: int, *, trusted: bool) -> tuple[Volume, Route]:
-        """Tell a host how to reach a volume; return the volume, too.
+    async def route(self, caller: Caller, volume_id: int, *, trusted: bool) -> Way:
+        """Tell a host how to reach a volume.
 
         :param trusted: whether the caller speaks for the service that runs the servers.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
@@ -119,15 +131,15 @@ class ByHand:
         :raises BackendFailed: if the backend cannot tell.
         """
 
-        def query(db: Db) -> Volume:
+        def query(db: Db) -> tuple[Volume, Mapping[str, str] | None]:
             volume, found = rules.locked(db, caller, volume_id, lock=False)
             for each in found:
                 rules.check_freeable(each, trusted=trusted)
             rules.check_reachable(db, self._backends, volume)
-            return volume
+            return volume, rules.limits(db, volume)
 
-        volume = await self._database.read(query)
-        return volume, await self._backends.route(volume)
+        volume, limits = await self._database.read(query)
+        return Way(volume, await self._backends.route(volume), limits)
 
     async def attach(self, caller: Caller, volume_id: int, taken: Taken) -> None:
         """Note that a server or host has a volume that was available or reserved.

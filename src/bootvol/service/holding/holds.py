@@ -180,6 +180,7 @@ class Holds:
             "mode": "ro" if volume.readonly else hold.mode or connector.mode or "rw",
             "connector": connector.described,
             "route": route,
+            "limits": rules.limits(db, volume),
             "attached_at": hold.attached_at or self._now(),
         }
         holds.change(db, hold.uuid, changes)

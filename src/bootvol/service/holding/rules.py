@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import Connection as Db
@@ -10,9 +10,9 @@ from sqlalchemy import Connection as Db
 from bootvol.backends import Backends
 from bootvol.errors import HoldProtected, InvalidRequest, VolumeCopied, VolumeTaken
 from bootvol.lifecycle import HELD, MAKING, Status
-from bootvol.model import Caller, Hold, Volume
+from bootvol.model import Caller, Consumer, Hold, Volume
 from bootvol.store import attachments as attachment_rows
-from bootvol.store import holds
+from bootvol.store import holds, qos_specs
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
 
@@ -77,6 +77,14 @@ def check_reachable(db: Db, backends: Backends, volume: Volume) -> None:
         raise VolumeCopied
     if volume_rows.is_copied(db, volume.id, beside=volume.backend if clones else None):
         raise VolumeCopied
+
+
+def limits(db: Db, volume: Volume) -> Mapping[str, str] | None:
+    """Return the limits of speed that a host of a volume must enforce; None without limits."""
+    found = None if volume.volume_type is None else qos_specs.of_type(db, volume.volume_type)
+    if found is None or found.consumer is Consumer.BACK_END:
+        return None
+    return found.specs
 
 
 def check_freeable(hold: Hold, *, trusted: bool) -> None:
