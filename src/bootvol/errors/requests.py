@@ -221,7 +221,7 @@ class NotServed(BootvolError):
 
     code = "not-served"
     retryable = False
-    remedy = "Do without: docs/block-storage.md gives the reason, and other ways."
+    remedy = "Do without: docs/api-compatibility.md gives the reason, and other ways."
     default_message = "This service does not do that."
 
 

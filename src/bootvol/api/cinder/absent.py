@@ -1,7 +1,7 @@
 """Operations of the parts of Cinder that bootvol does not have: nothing of theirs exists.
 
 Clients look for groups, backups and clusters before they do other work.  So lists are empty, and
-objects are missing, as in a Cinder where nobody has made any.  docs/block-storage.md gives the
+objects are missing, as in a Cinder where nobody has made any.  docs/api-compatibility.md gives the
 reasons.
 """
 

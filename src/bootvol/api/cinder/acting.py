@@ -55,6 +55,11 @@ class Actions:
     def __init__(self, actions: Iterable[Action]) -> None:
         self._actions: Final[Mapping[str, Action]] = {each.name: each for each in actions}
 
+    @property
+    def since(self) -> Mapping[str, int]:
+        """The first minor version with each action, by the actions' names."""
+        return {name: each.since for name, each in self._actions.items()}
+
     async def act(self, context: CinderContext, number: int, body: Named) -> Reply:
         """Do as the name in the body says.
 

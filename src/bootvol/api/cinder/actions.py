@@ -11,7 +11,7 @@ from bootvol.api.http import Reply
 from bootvol.api.operations import operation
 
 #: Each room of actions has a tuple of its own.
-_VOLUMES: Final = Actions(
+VOLUMES: Final = Actions(
     (
         *volume_actions.ACTIONS,
         *attaching.ACTIONS,
@@ -26,7 +26,7 @@ _VOLUMES: Final = Actions(
 @operation("volumes_act", "POST", "volumes/<number>/action", empty=202)
 async def act(context: CinderContext, number: int, body: Named) -> Reply:
     """Do as the name in the body says."""
-    return await _VOLUMES.act(context, number, body)
+    return await VOLUMES.act(context, number, body)
 
 
 OPERATIONS = (act,)

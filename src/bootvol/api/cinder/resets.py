@@ -146,7 +146,7 @@ def _check(what: str, status: str | None, known: tuple[str, ...], form: str) -> 
 #: The actions on volumes.
 ACTIONS: Final = (Action("os-reset_status", ResetVolume, _reset_volume, Right.RESET_STATUS),)
 
-_SNAPSHOTS: Final = Actions(
+SNAPSHOTS: Final = Actions(
     (
         Action("os-reset_status", ResetSnapshot, _reset_snapshot, Right.RESET_STATUS),
         Action("os-force_delete", Nothing, _force_delete_snapshot, Right.FORCE),
@@ -159,7 +159,7 @@ _SNAPSHOTS: Final = Actions(
 @operation("snapshots_act", "POST", "snapshots/<snapshot_id>/action", empty=202)
 async def act_on_snapshot(context: CinderContext, snapshot_id: int, body: Named) -> Reply:
     """Do as the name in the body says."""
-    return await _SNAPSHOTS.act(context, snapshot_id, body)
+    return await SNAPSHOTS.act(context, snapshot_id, body)
 
 
 OPERATIONS = (act_on_snapshot,)

@@ -84,7 +84,7 @@ async def _remove(context: CinderContext, number: int, body: Access) -> Reply:
     return Reply(status=202)
 
 
-_ACTIONS: Final = Actions(
+TYPES: Final = Actions(
     (Action("addProjectAccess", Access, _add), Action("removeProjectAccess", Access, _remove))
 )
 
@@ -99,7 +99,7 @@ _ACTIONS: Final = Actions(
 )
 async def act(context: CinderContext, number: int, body: Named) -> Reply:
     """Do as the name in the body says."""
-    return await _ACTIONS.act(context, number, body)
+    return await TYPES.act(context, number, body)
 
 
 OPERATIONS = (list_access, act)
