@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.api.cinder import microversions
 from bootvol.api.cinder.microversions import Microversion
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, BackendInterrupted
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
@@ -408,6 +408,39 @@ async def test_an_open_volume_is_not_given_up(daemon: Running) -> None:
     assert (await act(daemon, f"volumes/{volume}")).status == 202
     await gone(daemon, f"volumes/{volume}")
     assert files(daemon) == {f"volume-{volume}"}
+
+
+@ensureDeferred
+async def test_a_crash_after_the_change_of_names_loses_nothing(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt finds the data under the new name.
+
+    Break: `src/bootvol/worker/tasks/adoption.py`:
+    `await claim.in_transaction(states.begin_removal, self.kind, self.id)` -> `pass`.
+    """
+    volume, give_up = await made(daemon, "volume", size=1), FileBackend.give_up
+
+    async def interrupted(self: FileBackend, volume: str, place: str) -> None:
+        await give_up(self, volume, place)
+        monkeypatch.setattr(FileBackend, "give_up", give_up)
+        raise BackendInterrupted("The work begins again.")
+
+    monkeypatch.setattr(FileBackend, "give_up", interrupted)
+    await act(daemon, f"volumes/{volume}")
+    await gone(daemon, f"volumes/{volume}")
+    assert files(daemon) == {f"volume-{volume}"}
+
+
+@ensureDeferred
+async def test_a_volume_whose_data_is_missing_is_told_before_it_goes(daemon: Running) -> None:
+    volume = await made(daemon, "volume", size=1)
+    (name,) = files(daemon)
+    (daemon.volumes / name).unlink()
+    await act(daemon, f"volumes/{volume}")
+    assert (await settled(daemon, f"volumes/{volume}", "error"))["size"] == 1
+    await act(daemon, f"volumes/{volume}")
+    await gone(daemon, f"volumes/{volume}")
 
 
 @ensureDeferred

@@ -144,9 +144,9 @@ class GiveUp(Removing):
         """
         if await claim.in_transaction(states.is_finished, self.kind, self.id):
             missing = await self.missing()
+            # After a crash the data may have its new name already.
+            await claim.in_transaction(states.begin_removal, self.kind, self.id)
             if missing is not None:
-                # Another attempt, or a deletion, removes the record.
-                await claim.in_transaction(states.begin_removal, self.kind, self.id)
                 raise missing
         if self.kind is Kind.VOLUME:
             await self._image_cache.let_go(self.id)
