@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
@@ -33,9 +33,14 @@ from bootvol.store import (
 )
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
+from bootvol.threads import Threads
 from bootvol.worker.heartbeat import RENEWAL
+from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.sweeper import LOOK, PATIENCE, PAUSE, Sweeper
 from bootvol.worker.takeover import inherit
+from bootvol.worker.tasks.adoption import AdoptVolume
+from bootvol.worker.tasks.storage import Storage
+from bootvol_plugins.file import FileBackend
 from tests.unit.conftest import ENDED, on_server
 from tests.unit.test_worker import Bench, loop
 
@@ -157,6 +162,36 @@ def test_a_disk_that_is_taken_over_keeps_its_name_and_is_no_stray(
     run_out(db)
     assert claimed(db, "b").name == "old"
     assert left(db) == []
+
+
+@pytest.mark.parametrize("end", [None, Event.DELETE, Event.COMPLETE])
+@ensureDeferred
+async def test_a_disk_that_is_renamed_too_late_is_given_back(
+    bench: Bench, tmp_path: Path, threads: Threads, end: Event | None
+) -> None:
+    """A daemon was suspended before the change of names, and another one has ended the row.
+
+    Break: `src/bootvol/worker/tasks/adoption.py`:
+    `if not await self.database.read(ids.is_kept, self.kind, self._name):` -> `if False:`
+    """
+    backend = FileBackend("b", tmp_path, threads)
+    (tmp_path / "theirs").write_bytes(b"disk")
+    volume = Volume(
+        *(0, "volume-1", "t", "u", 0, Status.CREATING, NOW, "nova", "b"),
+        place="theirs",
+        target_gib=1,
+    )
+    storage = Storage(
+        Backends([backend], loop), bench.database, cast("ImageCache", bench.image_cache), "w"
+    )
+    if end is not None:
+        added = await bench.database.write(volumes.add, volume)
+        await bench.database.write(states.apply_event, Kind.VOLUME, added.id, end)
+    task = AdoptVolume(volume, storage, bench.database, bench.clock)
+    await backend.adopt("theirs", "volume-1", 4096)
+    await task.lost()
+    kept = "volume-1.raw" if end is Event.COMPLETE else "theirs"
+    assert (tmp_path / kept).read_bytes()[:4] == b"disk"
 
 
 def test_a_removal_keeps_the_name_and_comes_again_later(db: Connection) -> None:

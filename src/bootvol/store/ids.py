@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, exists, not_, select
 
-from bootvol.lifecycle import Kind
+from bootvol.lifecycle import Kind, Status
 from bootvol.store.schema import LIVING
 
 
@@ -29,3 +29,13 @@ def by_name(connection: Connection, kind: Kind, backend: str) -> Mapping[str, st
     table = LIVING[kind]
     query = select(table.c.name, table.c.uuid).where(table.c.backend == backend)
     return {row.name: row.uuid for row in connection.execute(query)}
+
+
+def is_kept(connection: Connection, kind: Kind, name: str) -> bool:
+    """Return whether a volume or snapshot has a name on its backend, and may keep the name.
+
+    A disk that is given back in the making does not keep the name.
+    """
+    table = LIVING[kind]
+    given_back = and_(table.c.status == Status.DELETING, table.c.place.is_not(None))
+    return bool(connection.scalar(select(exists().where(table.c.name == name, not_(given_back)))))

@@ -6,6 +6,8 @@ gives the disk its former name back: no task deletes a disk that was not taken o
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
@@ -13,8 +15,8 @@ from bootvol.errors import BackendFailed, DiskNotAdoptable, ErrorReport
 from bootvol.interfaces import IAdoptingBackend, IBlockBackend, ISnapshotAdoptingBackend
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import GIB, Snapshot, Volume
+from bootvol.store import ids, states
 from bootvol.store import snapshots as snapshot_rows
-from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
@@ -36,9 +38,15 @@ class _Adopting(Making):
     """Takes over a disk; gives the disk back after a failure."""
 
     def __init__(
-        self, subject: Volume | Snapshot, most_gib: int, storage: Storage, clock: IReactorTime
+        self,
+        subject: Volume | Snapshot,
+        most_gib: int,
+        storage: Storage,
+        database: Database,
+        clock: IReactorTime,
     ) -> None:
         super().__init__(subject, storage, clock)
+        self.database = database
         self._place = subject.place or ""
         self._most = most_gib * GIB
         self._found = 0
@@ -69,7 +77,13 @@ class _Adopting(Making):
         return Event.FAIL
 
     async def lost(self) -> None:
-        """See :meth:`Task.lost`: the next claim goes on under the same name."""
+        """See :meth:`Task.lost`: give the disk back, unless the next claim needs the new name.
+
+        This daemon may have renamed the disk after the end of the row.
+        """
+        if not await self.database.read(ids.is_kept, self.kind, self._name):
+            with suppress(BackendFailed):
+                await self.undo()
 
     def known(self, event: Event) -> dict[str, object]:
         """Return the columns that are known from now on."""
@@ -83,8 +97,10 @@ class AdoptVolume(_Adopting):
 
     kind = Kind.VOLUME
 
-    def __init__(self, volume: Volume, storage: Storage, clock: IReactorTime) -> None:
-        super().__init__(volume, volume.target_gib or 0, storage, clock)
+    def __init__(
+        self, volume: Volume, storage: Storage, database: Database, clock: IReactorTime
+    ) -> None:
+        super().__init__(volume, volume.target_gib or 0, storage, database, clock)
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """See :meth:`Task.settle`; the size is known now."""
@@ -103,14 +119,13 @@ class AdoptSnapshot(_Adopting):
     def __init__(
         self, snapshot: Snapshot, storage: Storage, database: Database, clock: IReactorTime
     ) -> None:
-        super().__init__(snapshot, snapshot.size_gib, storage, clock)
-        self._database = database
+        super().__init__(snapshot, snapshot.size_gib, storage, database, clock)
         self._volume_id = snapshot.volume_id
 
     async def adopt(self, backend: IAdoptingBackend) -> int:
         """Take the snapshot over; return its size in bytes."""
         if ISnapshotAdoptingBackend.providedBy(backend):
-            volume = await self._database.read(volume_rows.get, self.tenant, self._volume_id)
+            volume = await self.database.read(volume_rows.get, self.tenant, self._volume_id)
             found = await ISnapshotAdoptingBackend(backend).adopt_snapshot(
                 volume.name, self._place, self._name, GIB
             )

@@ -61,7 +61,7 @@ def factories(parts: TaskParts) -> TaskFactories:
         upload_volume=lambda volume: UploadVolume(volume, storage, parts.takers, database, clock),
         replace_data=lambda volume: ReplaceData(volume, *copying),
         remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
-        adopt_volume=lambda volume: AdoptVolume(volume, storage, clock),
+        adopt_volume=lambda volume: AdoptVolume(volume, storage, database, clock),
         give_up=lambda subject: GiveUp(subject, storage, image_cache),
         adopt_snapshot=lambda snapshot: AdoptSnapshot(snapshot, storage, database, clock),
         make_snapshot=lambda snapshot: MakeSnapshot(snapshot, *copying),
