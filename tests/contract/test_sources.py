@@ -12,9 +12,11 @@ from twisted.web.static import File
 from bootvol.clocks import sleep
 from bootvol.interfaces import PluginContext
 from bootvol.jail import Jail
+from bootvol.model import Caller
 from bootvol.testing.backends import noise
 from bootvol.testing.image_records import StoreSubject
 from bootvol.testing.image_stores import make_image_store_tests
+from bootvol.testing.image_takers import ImageTakerContract, TakerSubject
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
 from bootvol_plugins.directory_source import DirectorySource
 from bootvol_plugins.directory_store import WritableDirectory
@@ -88,8 +90,15 @@ class TestHttp(ImageSourceContract):
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)
 
 
-class TestGlance(ImageSourceContract):
+class TestGlance(ImageSourceContract, ImageTakerContract):
     """The source with a real Glance."""
+
+    @pytest.fixture
+    def takes(self, context: PluginContext, cloud: Cloud) -> Iterator[TakerSubject]:
+        source = make(context.name, cloud.options(timeout=120, stall=120), context.reactor)
+        unknown = Caller("nobody", "nowhere", frozenset(), "0" * 32)
+        yield TakerSubject(taker=source, taking=cloud.caller("ann"), unknown=unknown)
+        pytest_twisted.blockon(sleep(context.reactor, 0.01))
 
     @pytest.fixture
     def subject(self, context: PluginContext, cloud: Cloud) -> Iterator[Subject]:

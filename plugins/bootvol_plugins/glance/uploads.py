@@ -79,10 +79,11 @@ class Sending:
 
     :param size: the number of bytes.
     :ivar length: the number of bytes.
+    :ivar left: the number of bytes that are not written yet.
     """
 
     def __init__(self, size: int) -> None:
-        self.length = size
+        self.length = self.left = size
         self._consumer: IConsumer | None = None
         self._is_open = False
         self._ended: Deferred[None] = Deferred()
@@ -128,6 +129,7 @@ class Sending:
         """Send bytes; call only if :attr:`takes` is true."""
         assert self._consumer is not None  # noqa: S101 - for mypy
         self._consumer.write(bytes(data))
+        self.left -= len(data)
 
     def end(self) -> None:
         """End the body."""
@@ -172,6 +174,8 @@ class GlanceUpload:
 
     async def finish(self, data: StoredBytes) -> ImageRecord:
         """See :meth:`bootvol.interfaces.IImageUpload.finish`."""
+        if self._sending.left:
+            raise SourceFailed(f"{self._sending.left} bytes of the image are missing.")
         if not self._answer.ended:
             self._sending.end()
         code = await _in_time(self._answer.wait(), _FINISHING, self._reactor)
