@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -18,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
-from tests.daemons import Running, reactor
+from tests.daemons import Answer, Running, reactor
 from tests.processes import cli
 from tests.waiting import until
 
@@ -265,3 +266,47 @@ async def test_the_volumes_of_a_lost_host_can_be_forgotten(hosts: Hosts) -> None
     for status in "error", "gone":
         assert (await again.call("DELETE", f"os-volumes/{volume}")).status == 202
         assert await again.until(volume, "gone", "error") == status
+
+
+@ensureDeferred
+async def test_one_server_gets_a_volume(daemons: tuple[Running, Running]) -> None:
+    """Servers of another system ask both daemons at once; a deletion comes in between."""
+
+    async def ask(daemon: Running, method: str, path: str, body: object = None) -> Answer:
+        headers = {"OpenStack-API-Version": "volume 3.54"}
+        return await daemon.request(method, f"/volume/v3/{path}", body, headers=headers)
+
+    async def take(daemon: Running, volume: str, last: int) -> Answer:
+        server = f"aaaaaaaa-0000-4000-8000-00000000000{last}"
+        connector = {"host": f"compute{last}"}
+        wanted = {"volume_uuid": volume, "instance_uuid": server, "connector": connector}
+        return await ask(daemon, "POST", "attachments", {"attachment": wanted})
+
+    async def shown(daemon: Running, volume: str) -> str:
+        answer = await ask(daemon, "GET", f"volumes/{volume}")
+        return "gone" if answer.status == 404 else str(answer.json["volume"]["status"])
+
+    first, second = daemons
+    for _ in range(6):
+        made = await ask(first, "POST", "volumes", {"volume": {"size": 1}})
+        volume = made.json["volume"]["id"]
+        await until(partial(shown, second, volume), lambda found: found == "available")
+        calls = (
+            take(first, volume, 1),
+            take(second, volume, 2),
+            ask(first, "DELETE", f"volumes/{volume}"),
+        )
+        answers = await gatherResults([Deferred.fromCoroutine(each) for each in calls])
+        statuses = [each.status for each in answers]
+        assert sorted(statuses) in ([200, 400, 400], [202, 400, 400], [202, 400, 404])
+        listed = [
+            (await ask(each, "GET", f"attachments?volume_id={volume}")).json["attachments"]
+            for each in daemons
+        ]
+        assert listed[0] == listed[1]
+        if statuses[2] == 202:
+            assert listed[0] == []
+            await until(partial(shown, second, volume), lambda found: found == "gone")
+        else:
+            assert [each["status"] for each in listed[0]] == ["attaching"]
+            assert [await shown(each, volume) for each in daemons] == ["attaching"] * 2

@@ -1,10 +1,14 @@
-"""Commands of ``openstack`` about attachments, and python-cinderclient as Nova uses it."""
+"""Attachments for ``openstack``, for Nova's python-cinderclient, and under kills of the daemon."""
 
 from __future__ import annotations
 
 import json
+import random
+import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,11 +19,14 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
+from tests.cinder import OF_NOVA
+from tests.cinder import PEOPLE as STATIC_PEOPLE
 from tests.daemons import TENANT, Running
 from tests.people import PASSWORD, PEOPLE
+from tests.processes import Process
 from tests.system.test_block_storage_clients import OpenStack
 from tests.system.test_clients import ROOT
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, block_until
 
 SERVER = "aaaaaaaa-0000-4000-8000-000000000001"
 
@@ -156,3 +163,58 @@ def nova(openstack: OpenStack) -> None:
         f" {SERVER} using the Compute API (HTTP 409)",
         "available",
     ]
+
+
+def test_a_kill_loses_no_hold(tmp_path: Path) -> None:
+    """The daemon is killed at any moment of a call, and the client repeats the call."""
+    daemon = Process(tmp_path, identity=STATIC_PEOPLE)
+    headers = {"OpenStack-API-Version": "volume 3.54"}
+
+    def ask(method: str, path: str, body: object = None) -> Any:
+        return daemon.call(method, f"/volume/v3/{path}", body, "ann", headers)
+
+    def status() -> str:
+        return str(ask("GET", f"volumes/{volume}")["volume"]["status"])
+
+    def broken(method: str, path: str, body: object) -> None:
+        """Send a call, and kill the daemon meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            calling = pool.submit(ask, method, path, body)
+            time.sleep(random.uniform(0, 0.03))
+            daemon.stop(signal.SIGKILL)
+            wait([calling])
+        daemon.start()
+
+    try:
+        volume = ask("POST", "volumes", {"volume": {"size": 1}})["volume"]["id"]
+        block_until(status, lambda found: found == "available")
+        wanted = {"attachment": {"volume_uuid": volume, "instance_uuid": SERVER}}
+        connector = {"attachment": {"connector": {"host": "h1"}}}
+        for _ in range(3):
+            broken("POST", "attachments", wanted)
+            ask("POST", "attachments", wanted)
+            first, *others = ask("GET", f"attachments?volume_id={volume}")["attachments"]
+            assert (len(others) < 2, status()) == (True, "reserved")
+            path = f"attachments/{first['id']}"
+            broken("PUT", path, connector)
+            assert status() in ("reserved", "attaching")
+            told = ask("PUT", path, connector)["attachment"]["connection_info"]
+            assert told["driver_volume_type"] == "local"
+            assert status() == "attaching"
+            broken("POST", f"{path}/action", {"os-complete": None})
+            assert status() in ("attaching", "in-use")
+            ask("POST", f"{path}/action", {"os-complete": None})
+            assert status() == "in-use"
+            for each in others:
+                ask("DELETE", f"attachments/{each['id']}")
+            freed = {"os-detach": {"attachment_id": first["id"]}}
+            daemon.call(
+                "POST",
+                f"/volume/v3/volumes/{volume}/action",
+                freed,
+                "ann",
+                OF_NOVA,
+            )
+            assert status() == "available"
+    finally:
+        daemon.stop()
