@@ -405,6 +405,11 @@ async def test_an_open_volume_is_not_given_up(daemon: Running) -> None:
         assert (await act(daemon, f"volumes/{volume}")).status == 202
         assert (await settled(daemon, f"volumes/{volume}", "error"))["size"] == 1
     assert files(daemon) == {name}
+    # The data is whole, so an operator may make the volume available again.
+    body = {"os-reset_status": {"status": "available"}}
+    answer = await ask(daemon, "POST", f"volumes/{volume}/action", body, who="admin")
+    assert answer.status == 202, answer
+    assert (await settled(daemon, f"volumes/{volume}", "available"))["size"] == 1
     assert (await act(daemon, f"volumes/{volume}")).status == 202
     await gone(daemon, f"volumes/{volume}")
     assert files(daemon) == {f"volume-{volume}"}

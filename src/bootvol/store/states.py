@@ -165,6 +165,12 @@ def begin_removal(connection: Connection, kind: Kind, number: int) -> None:
     connection.execute(update(table).where(table.c.id == number).values(finished=False))
 
 
+def end_removal(connection: Connection, kind: Kind, number: int) -> None:
+    """Note that the removal of a volume's or snapshot's data has failed, and the data is whole."""
+    table = LIVING[kind]
+    connection.execute(update(table).where(table.c.id == number).values(finished=True))
+
+
 def is_finished(connection: Connection, kind: Kind, number: int) -> bool:
     """Return whether the backend must have the data of a volume or snapshot.
 

@@ -151,13 +151,15 @@ class GiveUp(Removing):
         self.kind = Kind.SNAPSHOT if isinstance(subject, Snapshot) else Kind.VOLUME
         self._place = subject.place or f"{self.kind}-{subject.uuid}"
         self._image_cache = image_cache
+        self._finished = self._whole = False
 
     async def work(self, claim: Claim) -> Event:
         """Rename the data.
 
         :raises VolumeMissing: if the data should be on the backend, and is not.
         """
-        if await claim.in_transaction(states.is_finished, self.kind, self.id):
+        self._finished = await claim.in_transaction(states.is_finished, self.kind, self.id)
+        if self._finished:
             missing = await self.missing()
             # After a crash the data may have its new name already.
             await claim.in_transaction(states.begin_removal, self.kind, self.id)
@@ -167,6 +169,19 @@ class GiveUp(Removing):
             await self._image_cache.let_go(self.id)
         await adopting(self.backend_plugin).give_up(self._name, self._place)
         return Event.VANISH
+
+    async def undo(self) -> Event:
+        """Look whether the data is still there under its name."""
+        with suppress(BackendFailed):
+            await self.backend_plugin.connection(self._name)
+            self._whole = self._finished
+        return Event.FAIL
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """See :meth:`Task.settle`."""
+        super().settle(db, event, error)
+        if event is Event.FAIL and self._whole:
+            states.end_removal(db, self.kind, self.id)
 
     async def lost(self) -> None:
         """See :meth:`Task.lost`: the data stays under either name."""
