@@ -261,6 +261,74 @@ def test_the_session_of_the_examples_leaves_nothing(tmp_path: Path) -> None:
         assert left == []
 
 
+def test_operators_see_and_set_what_they_may(openstack: OpenStack) -> None:
+    (own, daemon) = block_until(
+        lambda: openstack.json("volume", "service", "list"), lambda found: len(found) == 2
+    )
+    assert (own["Binary"], own["State"], daemon["Binary"]) == (
+        "cinder-volume",
+        "up",
+        "cinder-scheduler",
+    )
+    (pool,) = openstack.json("volume", "backend", "pool", "list", "--long")
+    assert pool["Name"] == f"{own['Host']}#local"
+    figures = pool["Capabilities"]
+    assert 0 < figures["free_capacity_gb"] <= figures["total_capacity_gb"]
+    capabilities = openstack.json("volume", "backend", "capability", "show", own["Host"])
+    assert isinstance(capabilities, list)
+    refused = openstack.run("volume", "service", "set", "--disable", own["Host"], own["Binary"])
+    assert refused.returncode != 0
+    assert "A running daemon takes work" in refused.stdout + refused.stderr
+    openstack("volume", "create", "--size", "1", "set")
+    openstack.available(VOLUME, "set")
+    openstack("volume", "snapshot", "create", "--volume", "set", "marked")
+    openstack.available(SNAPSHOT, "marked")
+    for kind, name in ((SNAPSHOT, "marked"), (VOLUME, "set")):
+        for state in ("error", "available"):
+            openstack(*kind, "set", "--state", state, name)
+            assert openstack.json(*kind, "show", name)["status"] == state
+    openstack("volume", "set", "--detached", "set")
+    openstack("volume", "delete", "--purge", "set")
+    openstack("quota", "set", "--volumes", "7", "--per-volume-gigabytes", "5", "demo")
+    quota = {
+        each["Resource"]: each["Limit"] for each in openstack.json("quota", "show", "--volume")
+    }
+    assert (quota["volumes"], quota["per-volume-gigabytes"]) == (7, 5)
+    too_large = openstack.run("volume", "create", "--size", "6", "large")
+    assert "larger than maximum allowed limit 5G" in too_large.stdout + too_large.stderr
+    openstack("quota", "delete", "--volume", "demo")
+
+
+def test_clients_find_messages_and_empty_lists(openstack: OpenStack) -> None:
+    image = openstack.daemon.folder / "images" / "page"
+    image.write_bytes(b"<!DOCTYPE html><html></html>" * 100)
+    openstack("volume", "create", "--image", "page", "--size", "1", "broken")
+    block_until(
+        lambda: openstack.json("volume", "show", "broken"), lambda found: found["status"] == "error"
+    )
+    early = ("--os-volume-api-version", "3.3")
+    (message,) = openstack.json(*early, "volume", "message", "list")
+    assert message["User Message"].startswith("copy image to volume: ")
+    openstack(*early, "volume", "message", "delete", message["ID"])
+    assert openstack.json(*early, "volume", "message", "list") == []
+    openstack("volume", "delete", "broken")
+    image.unlink()
+    late = ("--os-volume-api-version", "3.71")
+    filters = openstack.json("block", "storage", "resource", "filter", "list")
+    assert "volume" in {each["Resource"] for each in filters}
+    for command in (
+        ("block", "storage", "cluster", "list"),
+        ("volume", "group", "list"),
+        ("volume", "group", "type", "list"),
+        ("volume", "group", "snapshot", "list"),
+        ("volume", "backup", "list"),
+        ("consistency", "group", "list"),
+    ):
+        assert openstack.json(*late, *command) == [], command
+    refused = openstack.run("volume", "backup", "create", "nosuch")
+    assert refused.returncode != 0
+
+
 def test_a_refusal_says_why(openstack: OpenStack) -> None:
     for arguments, words in (
         (("volume", "show", "nosuch"), "No Volume found for nosuch"),
