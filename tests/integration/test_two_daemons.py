@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
-from tests.daemons import Answer, Running, reactor
+from tests.daemons import TENANT, Answer, Running, reactor
 from tests.processes import cli
 from tests.waiting import until
 
@@ -62,6 +62,57 @@ async def test_both_show_and_do_the_same(daemons: tuple[Running, Running]) -> No
     for number in made:
         await first.until(number, "gone")
     assert first.files() == []
+
+
+@ensureDeferred
+async def test_a_disk_changes_hands_once(daemons: tuple[Running, Running]) -> None:
+    """Two requests for one disk reach two daemons at the same time, on their way in and out."""
+    first, second = daemons
+    root, places = f"/volume/v3/{TENANT}", [f"volume-{number}" for number in range(4)]
+    for each in places:
+        (first.volumes / each).write_bytes(each.encode())
+
+    def asked(daemon: Running, path: str, body: object) -> Deferred[Answer]:
+        return Deferred.fromCoroutine(daemon.request("POST", f"{root}/{path}", body, "root"))
+
+    bodies = [
+        {"volume": {"host": "bootvol@local#local", "ref": {"source-name": each}}} for each in places
+    ]
+    answers = await gatherResults(
+        [asked(each, "os-volume-manage", body) for body in bodies for each in daemons]
+    )
+    assert {each.status for each in answers} == {202}
+    made: dict[str, list[str]] = {"available": [], "error": []}
+    for answer in answers:
+        path = f"{root}/volumes/{answer.json['volume']['id']}"
+        shown = await until(
+            lambda path=path: second.request("GET", path, None, "root"),  # type: ignore[misc]
+            lambda found: found.json["volume"]["status"] in made,
+        )
+        made[shown.json["volume"]["status"]].append(shown.json["volume"]["id"])
+    assert [len(each) for each in made.values()] == [4, 4]
+    assert len(first.files()) == 4
+    ids = made["available"] + made["error"]
+    answers = await gatherResults(
+        [
+            asked(each, f"volumes/{uuid}/action", {"os-unmanage": None})
+            for uuid in ids
+            for each in daemons
+        ]
+    )
+    assert {each.status for each in answers} <= {202, 400, 404}
+    for uuid in ids:
+        await until(
+            lambda uuid=uuid: first.request("GET", f"{root}/volumes/{uuid}", None, "root"),  # type: ignore[misc]
+            lambda found: found.status == 404,
+        )
+    assert {each.name for each in first.files()} == {f"volume-{each}" for each in made["available"]}
+    assert {_begin(each) for each in first.files()} == set(places)
+
+
+def _begin(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(8).decode()
 
 
 @ensureDeferred
