@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from twisted.logger import Logger
@@ -252,8 +253,22 @@ class RbdBackend:
                 return await self._run(doing, volume, call)
             except InUse as error:
                 if not left:
+                    await self._tell_users(volume)
                     raise VolumeInUse(str(error)) from error
                 await sleep(self._reactor, _PAUSE)
+
+    async def _tell_users(self, volume: str) -> None:
+        """Log the addresses of the clients that have a volume's image open."""
+        with suppress(BackendFailed):
+            found = await self._run(
+                "Finding", volume, lambda images, _: (images.watchers(volume), images.pool.address)
+            )
+            self._log.warn(
+                "{volume} is in use by the clients {clients} of the cluster; this daemon is {own}",
+                volume=self._called(volume),
+                clients=found[0],
+                own=found[1],
+            )
 
     async def _run(
         self,

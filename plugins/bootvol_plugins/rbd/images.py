@@ -274,14 +274,18 @@ class Images:
 
         :raises InUse: if another client of the cluster can write to the image.
         """
-        with closing(self._open_ours(volume, read_only=True)) as image:
-            watchers = [each["addr"] for each in image.watchers_list()]
+        watchers = self.watchers(volume)
         if not all(self.pool.is_ours(each) for each in watchers):
             raise InUse(f"A guest or another program has {self.called(volume)} open.")
 
     def is_half_made(self, volume: str) -> bool:
         """Return whether the making of a volume has begun, and not ended."""
         return self._note(volume) is not None
+
+    def watchers(self, volume: str) -> list[str]:
+        """Return the addresses of the clients that can write to a volume's image."""
+        with closing(self._open_ours(volume, read_only=True)) as image:
+            return [each["addr"] for each in image.watchers_list()]
 
     def called(self, volume: str) -> str:
         """Return a volume's name for errors."""
