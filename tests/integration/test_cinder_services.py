@@ -49,15 +49,25 @@ async def test_services_are_the_daemons_and_their_stores(daemon: Running) -> Non
     for body, status in (({"host": "x", "binary": "cinder-volume"}, 404), ({}, 400)):
         assert (await ask(daemon, "PUT", "os-services/enable", body, who="admin")).status == status
     for name in ("disable", "disable-log-reason", "freeze", "thaw", "failover_host", "get-log"):
-        refused = await ask(daemon, "PUT", f"os-services/{name}", on, who="admin")
+        told = {**on, "disabled_reason": "r"}
+        refused = await ask(daemon, "PUT", f"os-services/{name}", told, who="admin")
         assert (refused.status, "notImplemented" in refused.json) == (501, True)
+    for name, wrong, status in (
+        ("disable", {"binary": "none"}, 404),
+        ("disable-log-reason", {"disabled_reason": None}, 400),
+        ("disable-log-reason", {"host": "none", "disabled_reason": "r"}, 404),
+        ("freeze", {"host": "none"}, 400),
+        ("thaw", {"host": 5}, 400),
+    ):
+        answer = await ask(daemon, "PUT", f"os-services/{name}", {**on, **wrong}, who="admin")
+        assert answer.status == status, name
     cleaned = await ask(daemon, "POST", "workers/cleanup", {}, who="admin")
     assert (cleaned.status, cleaned.json) == (202, {"cleaning": [], "unavailable": []})
 
 
 @ensureDeferred
 async def test_pools_tell_the_space_of_their_disks(daemon: Running) -> None:
-    """Break: `src/bootvol/api/cinder/services.py`: `round(room.free / GIB, 2)` -> `0.0`."""
+    """Break: `src/bootvol/api/cinder/pools.py`: `round(room.free / GIB, 2)` -> `0.0`."""
     uuid = await made(daemon, "volume", size=2)
     await made(daemon, "snapshot", volume_id=uuid)
     path = "scheduler-stats/get_pools"

@@ -143,6 +143,7 @@ def test_only_documents_and_log_ins_of_the_identity_api_need_no_token() -> None:
     assert needy == {
         ("GET", "/identity/v3/auth/tokens"),
         ("DELETE", "/identity/v3/auth/tokens"),
+        ("GET", "/identity/v3/projects/{project_id}"),
         ("GET", "/identity/v3/auth/catalog"),
         ("GET", "/identity/v3/auth/projects"),
         ("GET", "/identity/v3/projects"),
