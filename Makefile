@@ -8,12 +8,13 @@ RELEASE := .venv-release
 OPENSTACK := .venv-openstack
 CLIENTS := .venv-clients
 FUZZING := .venv-fuzzing
+TEMPEST := .venv-tempest
 CEPH := ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados
 LIBRARIES := ruby-fog-openstack golang-go golang-github-gophercloud-gophercloud-dev
 LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
 export IMAGE
 
-.PHONY: demo run check lint test coverage fuzz breaks bench lock audit release packages clean
+.PHONY: demo run check lint test tempest coverage fuzz breaks bench lock audit release packages clean
 
 # As root on Debian or Ubuntu, installs a missing QEMU; otherwise the demo tells how to install QEMU.
 demo: $(VENV)/.installed
@@ -39,8 +40,12 @@ check: lint
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not heavy" tests/unit tests/contract
 
 # Everything. PATIENCE=3 multiplies the time limits of all tests, for a busy machine.
-test: packages lint $(OPENSTACK)/.installed $(CLIENTS)/.installed $(CLIENTS)-old/.installed
+test: packages lint $(OPENSTACK)/.installed $(CLIENTS)/.installed $(CLIENTS)-old/.installed $(TEMPEST)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# OpenStack's own tests of its APIs, which `make test` runs, too. TEMPEST_TESTS=regex selects some of them.
+tempest: $(VENV)/.installed-dev $(CLIENTS)/.installed $(TEMPEST)/.installed
+	$(BIN)/pytest tests/system/test_tempest.py
 
 # Reports the lines and branches of src and plugins without a test: on the terminal, and in htmlcov/.
 # TESTS="tests/unit tests/contract" measures some tests only.
@@ -142,5 +147,12 @@ $(CLIENTS)-old/.installed: $(VENV)/bin/python tests/clients/requirements-old.txt
 	  --requirement tests/clients/requirements-old.txt
 	touch $@
 
+# Tempest for the tests. The suite is apart, since bootvol does not need its many packages.
+$(TEMPEST)/.installed: $(VENV)/bin/python tests/tempest/requirements.txt
+	$(PYTHON) -m venv $(TEMPEST)
+	$(TEMPEST)/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement tests/tempest/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(RELEASE) $(FUZZING) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old var
+	rm -rf $(VENV) $(RELEASE) $(FUZZING) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old $(TEMPEST) var

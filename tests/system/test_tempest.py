@@ -1,0 +1,131 @@
+"""Tempest, OpenStack's own test suite of its APIs, against a daemon with users of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+from argon2 import PasswordHasher
+
+from bootvol.testing.backends import noise
+from tests.processes import Process, process
+from tests.waiting import LIMIT, LONG_LIMIT
+
+_SETTINGS: Final = Path(__file__).parents[1] / "tempest"
+_TEMPEST: Final = Path(__file__).parents[2] / ".venv-tempest" / "bin" / "tempest"
+_OPENSTACK: Final = _TEMPEST.parents[2] / ".venv-clients" / "bin" / "openstack"
+#: How many tests pass at least, and how many are skipped at most. Tempest counts a class that needs
+#: Nova as one skipped test.
+_KNOWN: Final = {"image": (30, 22), "volume": (160, 17)}
+#: The most characters of tempest's output in a failure.
+_TAIL: Final = 30_000
+_PASSWORD: Final = "tempest's own password"
+#: The projects of members. Tempest takes a project for a test's own objects, and another one to
+#: look at the objects from there.
+_PROJECTS: Final = ("one", "two")
+_OPERATORS: Final = "operators"
+_QUOTA: Final = "[quota]\nvolumes = 100\nsnapshots = 100\ngigabytes = 1000\n"
+_WRITABLE: Final = "writable = true\nquota_gib = 10\n"
+
+
+def _users() -> list[tuple[str, str, str]]:
+    """Return the users: their names, projects and roles."""
+    members = [
+        (f"{role}-{project}", project, role)
+        for project in _PROJECTS
+        for role in ("member", "reader")
+    ]
+    return [*members, ("admin", _OPERATORS, "admin")]
+
+
+def _identity() -> str:
+    """Return the table ``[identity]`` of a daemon with the users."""
+    password = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(_PASSWORD)
+    table = ["[identity]", 'plugin = "embedded"', 'directory = "identity"']
+    for number, name in enumerate((*_PROJECTS, _OPERATORS), 1):
+        # Tempest wants ids of 32 hexadecimal digits.
+        table += ["[[identity.projects]]", f'name = "{name}"', f'id = "{number:032x}"']
+    for name, project, role in _users():
+        table += ["[[identity.users]]", f'name = "{name}"', f'password_hash = "{password}"']
+        table += [f'roles = {{ {project} = ["{role}"] }}']
+    return "\n".join(table)
+
+
+def _accounts() -> str:
+    """Return the file with the users for tempest."""
+    return "".join(
+        f"- {{username: {name}, project_name: {project}, password: {_PASSWORD!r},"
+        f" user_domain_name: Default, project_domain_name: Default, roles: [{role}]}}\n"
+        for name, project, role in _users()
+    )
+
+
+def _image(daemon: Process) -> str:
+    """Bring an image for all projects; return the image's id."""
+    settings = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(daemon.folder),
+        "OS_AUTH_URL": f"{daemon.url}/identity/v3",
+        "OS_USERNAME": "admin",
+        "OS_PASSWORD": _PASSWORD,
+        "OS_PROJECT_NAME": _OPERATORS,
+        "OS_USER_DOMAIN_ID": "default",
+        "OS_PROJECT_DOMAIN_ID": "default",
+    }
+    disk = daemon.folder / "disk"
+    disk.write_bytes(noise(1024 * 1024))
+    made = subprocess.run(
+        [
+            _OPENSTACK, "image", "create", "--file", disk, "--disk-format", "raw", "--public",
+            "disk", "-f", "value", "-c", "id",
+        ],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_TEMPEST, *arguments],
+        cwd=folder,
+        env={"PATH": f"{_TEMPEST.parent}:{os.environ['PATH']}", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=LONG_LIMIT,
+    )
+
+
+@pytest.mark.parametrize("api", ["image", "volume"])
+def test_no_test_of_tempest_fails(api: str, tmp_path: Path) -> None:
+    """Tempest leaves out no more than known: see tests/tempest/."""
+    daemons, workspace = tmp_path / "daemon", tmp_path / "tempest"
+    daemons.mkdir()
+    made = _run(tmp_path, "init", str(workspace))
+    assert made.returncode == 0, made.stderr
+    with process(daemons, more=_WRITABLE + _QUOTA, identity=_identity()) as daemon:
+        settings = (_SETTINGS / "tempest.conf").read_text()
+        (workspace / "etc" / "tempest.conf").write_text(
+            settings.format(
+                folder=workspace, identity=f"{daemon.url}/identity/v3", image=_image(daemon)
+            )
+        )
+        (workspace / "accounts.yaml").write_text(_accounts())
+        done = _run(
+            workspace, "run", "--serial", "--exclude-list", str(_SETTINGS / "excluded.txt"),
+            "--regex", os.environ.get("TEMPEST_TESTS", rf"tempest\.api\.{api}\."),
+        )  # fmt: skip
+    found = dict(re.findall(r"^ - (Passed|Skipped|Failed): ([0-9]+)$", done.stdout, re.M))
+    assert done.returncode == 0, done.stdout[-_TAIL:]
+    assert int(found["Failed"]) == 0
+    if "TEMPEST_TESTS" not in os.environ:
+        passed, skipped = _KNOWN[api]
+        assert int(found["Passed"]) >= passed, done.stdout[-_TAIL:]
+        assert int(found["Skipped"]) <= skipped, done.stdout[-_TAIL:]
