@@ -131,6 +131,12 @@ class WritableDirectory(DirectorySource):
             digest=Digest("sha512", data.sha512),
             disk_bytes=data.disk_bytes,
             changed_at=record.created_at,
+            properties={
+                **record.properties,
+                "checksum": data.md5,
+                "container_format": record.container_format or "bare",
+                "min_ram": str(record.min_ram_mib),
+            },
         )
 
 

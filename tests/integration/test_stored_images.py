@@ -36,6 +36,8 @@ from tests.stored_images import (
 )
 from tests.waiting import until
 
+V3 = "/volume/v3/11692683195772/volumes/detail"
+
 
 @pytest_twisted.async_yield_fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
@@ -99,7 +101,7 @@ async def test_a_volume_of_an_uploaded_image(daemon: Running, tmp_path: Path) ->
         ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2], check=True, timeout=60
     )
     for path, virtual in ((raw, len(CONTENT)), (qcow2, -(-len(CONTENT) // 512) * 512)):
-        image = await create(daemon, disk_format=path.suffix[1:], min_disk=1)
+        image = await create(daemon, disk_format=path.suffix[1:], min_disk=1, os_distro="debian")
         assert (await upload(daemon, image, path.read_bytes())).status == 204
         assert (await shown(daemon, image))["virtual_size"] == virtual
         nova = (await daemon.call("GET", f"images/{image}")).json["image"]
@@ -109,6 +111,19 @@ async def test_a_volume_of_an_uploaded_image(daemon: Running, tmp_path: Path) ->
         (file,) = daemon.files()
         with file.open("rb") as opened:
             assert opened.read(len(CONTENT)) == CONTENT
+        (shown_in_v3,) = (await daemon.request("GET", V3)).json["volumes"]
+        facts = shown_in_v3["volume_image_metadata"]
+        assert facts == {
+            "image_id": image,
+            "image_name": "disk",
+            "disk_format": path.suffix[1:],
+            "container_format": "bare",
+            "checksum": md5(path.read_bytes()).hexdigest(),
+            "size": str(path.stat().st_size),
+            "min_disk": "1",
+            "min_ram": "0",
+            "os_distro": "debian",
+        }
         assert (await daemon.call("DELETE", f"os-volumes/{volume}")).status == 202
         assert await daemon.until(volume, "gone") == "gone"
 

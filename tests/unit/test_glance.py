@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from bootvol.errors import BootvolError, ImageNotFound, ImageUnusable, SourceFailed
 from bootvol.fair_share import Paced
-from bootvol.model import Caller, Digest
+from bootvol.model import LONGEST_PROPERTIES, Caller, Digest
 from bootvol_plugins.glance import source as module
 from bootvol_plugins.glance.api import Glance
 from bootvol_plugins.glance.images import described, is_id, usable
@@ -200,3 +200,32 @@ def test_a_long_list_is_read_in_pieces_and_tenants_take_turns(
             break
     else:
         raise AssertionError("the other tenant waited for a list of the first")
+
+
+def test_properties_are_kept_for_the_volumes_of_an_image() -> None:
+    answer = {
+        "id": "c70aaf87-110f-49bc-8f3f-42901f5284d7",
+        "status": "active",
+        "disk_format": "raw",
+        "container_format": "bare",
+        "checksum": "0" * 32,
+        "min_ram": 64,
+        "os_distro": "debian",
+        "hw_disk_bus": "scsi",
+        "owner": "x",
+        "file": "/v2/images/x/file",
+        "stores": "ceph",
+        "os_glance_failed_import": "",
+        "tags": ["x"],
+        "protected": False,
+        "vast": "x" * LONGEST_PROPERTIES,
+        "last": "y",
+    }
+    assert usable(described(answer), "glance").properties == {
+        "checksum": "0" * 32,
+        "container_format": "bare",
+        "min_ram": "64",
+        "os_distro": "debian",
+        "hw_disk_bus": "scsi",
+        "last": "y",
+    }

@@ -15,7 +15,7 @@ from bootvol.errors import (
     SourceFailed,
     UnsupportedFormat,
 )
-from bootvol.model import Digest, Image
+from bootvol.model import LONGEST_PROPERTIES, Digest, Image
 
 #: The form of Glance's ids (its schema of images).
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -34,6 +34,15 @@ _GONE: Final = frozenset({"deleted", "pending_delete"})
 _FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 
 
+#: Texts that Glance itself states about every image, and that say nothing about a disk.
+_OF_GLANCE: Final = frozenset(
+    (
+        *("created_at", "updated_at", "deleted_at", "file", "self", "schema", "owner"),
+        *("visibility", "stores"),
+    )
+)
+
+
 class Location(BaseModel):
     """A location of an image's data."""
 
@@ -43,7 +52,7 @@ class Location(BaseModel):
 class Described(BaseModel):
     """An image as shown by Glance's API v2.  Sizes are in bytes; ``min_disk`` is in GiB."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str = Field(pattern=f"^{_ID.pattern}$")
     status: str
@@ -58,6 +67,27 @@ class Described(BaseModel):
     os_hash_value: str | None = None
     direct_url: str | None = None
     locations: list[Location] = []
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The properties that the image's owner gave, and further facts that volumes show."""
+        stated = {
+            "checksum": self.checksum,
+            "container_format": self.container_format,
+            "min_ram": (self.model_extra or {}).get("min_ram"),
+            **{
+                name: value
+                for name, value in (self.model_extra or {}).items()
+                if isinstance(value, str) and name not in _OF_GLANCE
+            },
+        }
+        kept, left = {}, LONGEST_PROPERTIES
+        for name, value in stated.items():
+            length = len(name) + len(str(value))
+            if value is not None and length <= left and not name.startswith("os_glance"):
+                kept[name] = str(value)
+                left -= length
+        return kept
 
     @property
     def in_ceph(self) -> str | None:
@@ -137,6 +167,7 @@ def usable(found: Described, source: str) -> Image:
         # An image's data never changes, and no other image gets its id. But an administrator may
         # replace the file with the data, so without a digest nothing is certain.
         validator=f"{digest.algorithm}:{digest.value}" if digest else None,
+        properties=found.properties,
     )
 
 

@@ -20,7 +20,7 @@ from bootvol.model.image_records import (
     StoredBytes,
     Visibility,
 )
-from bootvol.model.images import Digest, Extent, Image
+from bootvol.model.images import LONGEST_PROPERTIES, Digest, Extent, Image
 from bootvol.model.imports import (
     ENCRYPTED,
     FOREIGN_BYTES,
@@ -65,6 +65,7 @@ __all__ = [
     "FOREIGN_BYTES",
     "GIB",
     "LARGEST_ID",
+    "LONGEST_PROPERTIES",
     "ROOT",
     "SHORT_IMAGE",
     "STARTED_OVER",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import attrs
+
+#: The most characters of an image's properties, with their names.  A list may have 1,000 volumes.
+LONGEST_PROPERTIES: Final = 16 * 1024
 
 
 @attrs.frozen
@@ -44,6 +50,8 @@ class Image:
     :ivar disk_bytes: length of the disk inside a container, if the source knows this length.
     :ivar changed_at: time of the last change of the image's bytes, in seconds since 1970; None if
         unknown.
+    :ivar properties: further properties that the source states, for the volumes of the image, with
+        at most :data:`LONGEST_PROPERTIES` characters.
     """
 
     id: str
@@ -56,3 +64,4 @@ class Image:
     validator: str | None = None
     disk_bytes: int | None = None
     changed_at: float | None = None
+    properties: Mapping[str, str] = attrs.field(factory=dict, hash=False)

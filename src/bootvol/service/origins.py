@@ -106,7 +106,8 @@ def image_metadata(image: Image | None, origin: Snapshot | Volume | None) -> Map
         "size": image.size_bytes,
         "min_disk": image.min_disk_gib,
     }
-    return {name: str(value) for name, value in known.items() if value is not None}
+    stated = {name: str(value) for name, value in known.items() if value is not None}
+    return {**image.properties, **stated}
 
 
 def check_fits(image: Image, size_gib: int) -> None:
