@@ -428,7 +428,7 @@ async def test_owners_say_what_boots(daemon: Running) -> None:
         assert refused.json["badRequest"]["message"] == "Malformed request body"
     assert (await act("os-set_bootable", {"bootable": "x"})).status == 400
     assert (await act("os-force_delete")).status == 403
-    assert (await call(daemon, "POST", path, {"os-force_delete": {}}, token="root")).status == 202
+    assert (await call(daemon, "POST", path, {"os-force_delete": ""}, token="root")).status == 202
 
 
 @ensureDeferred

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -31,6 +32,9 @@ async def test_services_are_the_daemons_and_their_stores(daemon: Running) -> Non
     assert (volume["binary"], scheduler["binary"]) == ("cinder-volume", "cinder-scheduler")
     assert (volume["state"], volume["status"], volume["backend_state"]) == ("up", "enabled", "up")
     assert volume["host"] == f"{scheduler['host']}@local"
+    before = datetime.now(UTC) - timedelta(hours=1)
+    for each in (volume, scheduler):
+        assert datetime.fromisoformat(f"{each['updated_at']}+00:00") > before
     uuid = await made(daemon, "volume", size=1)
     shown = (await ask(daemon, "GET", f"volumes/{uuid}", who="admin")).json["volume"]
     assert shown["os-vol-host-attr:host"] == f"{volume['host']}#local"

@@ -35,6 +35,7 @@ FORM = "is of invalid format. Must be of format MajorNum.MinorNum."
         (f"volume {HIGHEST}", HIGHEST),
         ("compute 2.90, volume 3.12", Microversion(3, 12)),
         ("Volume 3.12", Microversion(3, 12)),
+        ("volumev3 3.12", Microversion(3, 12)),
     ],
 )
 def test_a_header_asks_for_a_version(header: str | None, expected: Microversion) -> None:

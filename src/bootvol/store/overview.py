@@ -8,19 +8,23 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, func, select
 
 from bootvol.model import Daemon, StoreUsage
-from bootvol.store.claims import LEASE, LeaseClock
+from bootvol.store.claims import LEASE, LeaseClock, shared_time
 from bootvol.store.schema import daemons, snapshots, stores, volumes
 
 
 def running(connection: Connection) -> Sequence[Daemon]:
-    """Return all known daemons, by host and id."""
+    """Return all known daemons, by host and id.
+
+    With SQLite no lease tells a time.  The only daemon asks, so its last word is from now.
+    """
+    now = shared_time(connection) if connection.dialect.name == "sqlite" else None
     query = select(daemons, (daemons.c.lease_until > LeaseClock()).label("runs"))
     return [
         Daemon(
             row.id,
             row.host,
             bool(row.runs),
-            datetime.fromtimestamp(row.lease_until - LEASE, UTC),
+            datetime.fromtimestamp(row.lease_until - LEASE if now is None else now, UTC),
         )
         for row in connection.execute(query.order_by(daemons.c.host, daemons.c.id))
     ]

@@ -82,5 +82,7 @@ class Actions:
             raise NotFound
         if action.right is not None:
             context.policy.check(context.caller.roles, action.right)
-        parameters = read_part(name, {} if given is None else given, action.model)
+        # gophercloud sends an empty text to actions without parameters.
+        empty = given is None or (given == "" and action.model is Nothing)
+        parameters = read_part(name, {} if empty else given, action.model)
         return await action.act(context, number, parameters)

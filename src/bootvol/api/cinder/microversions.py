@@ -16,6 +16,7 @@ from bootvol.errors import ApiVersionUnsupported, InvalidRequest
 
 #: The request header with the microversion, and the header of the answer.
 HEADER: Final = b"OpenStack-API-Version"
+#: A part of the service's name, as in Cinder: gophercloud calls the service `volumev3`.
 _SERVICE: Final = "volume"
 
 
@@ -51,7 +52,7 @@ def asked(header: str | None) -> Microversion:
     if header is None:
         return LOWEST
     found = [each.split() for each in header.split(",")]
-    mine = [each[1] for each in found if len(each) == 2 and each[0].lower() == _SERVICE]
+    mine = [each[1] for each in found if len(each) == 2 and _SERVICE in each[0].lower()]
     if not mine:
         raise InvalidRequest(MALFORMED)
     text = mine[0]
