@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import attrs
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
@@ -26,12 +28,6 @@ CONFIG = """
 buffer_kib = 256
 checkpoint_mib = 1
 
-[[backends]]
-name = "other"
-plugin = "file"
-directory = "others"
-cache_gib = 0
-
 [[sources]]
 name = "own"
 plugin = "directory"
@@ -43,6 +39,38 @@ volumes = 1000
 gigabytes = 1000
 snapshots = 1000
 """
+#: A second backend.
+OTHER = """
+[[backends]]
+name = "other"
+plugin = "file"
+directory = "others"
+cache_gib = 0
+"""
+
+
+@attrs.frozen
+class Stored:
+    """The volumes and snapshots in the store of a backend.
+
+    :ivar backend: name of the backend.
+    :ivar names: returns the names of all.
+    :ivar read: returns the first bytes of one, by its name and their number.
+    """
+
+    backend: str
+    names: Callable[[], list[str]]
+    read: Callable[[str, int], bytes]
+
+
+def in_folder(backend: str, folder: Path) -> Stored:
+    """Return what is stored in a folder."""
+
+    def read(name: str, length: int) -> bytes:
+        with (folder / name).open("rb") as held:
+            return held.read(length)
+
+    return Stored(backend, lambda: [each.name for each in volumes_in(folder)], read)
 
 
 @ensureDeferred
@@ -50,52 +78,58 @@ async def test_killed_among_copies(tmp_path: Path) -> None:
     """The clients' requests are random; a failure prints the seed."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    await deferToThread(_kill_among_copies, tmp_path, random.Random(seed))
+    other = in_folder("other", tmp_path / "others")
+    await deferToThread(kill_among_copies, tmp_path, OTHER, other, KILLS, random.Random(seed))
 
 
-def _kill_among_copies(folder: Path, chance: random.Random) -> None:
+def kill_among_copies(
+    folder: Path, table: str, other: Stored, kills: int, chance: random.Random
+) -> None:
+    """Kill a daemon while volumes are copied within a backend of files and another one.
+
+    :param table: TOML of the other backend.
+    """
     (folder / "own").mkdir()
-    daemon = Process(folder, CONFIG, backend="cache_gib = 0")
+    daemon = Process(folder, CONFIG + table, backend="cache_gib = 0")
     (daemon.images / "disk").write_bytes(CONTENT)
     try:
-        for name, backend in (("near", "local"), ("far", "other")):
+        for name, backend in (("near", "local"), ("far", other.backend)):
             specs = {"volume_backend_name": backend}
             call(daemon, "POST", "types", {"volume_type": {"name": name, "extra_specs": specs}})
         for _ in range(3):
             daemon.create("disk")
         daemon.until_settled()
-        for _ in range(KILLS):
+        for _ in range(kills):
             for _ in range(chance.randint(1, 4)):
                 ask(daemon, chance)
             time.sleep(chance.uniform(0, 1))
             daemon.stop(signal.SIGKILL)
             daemon.start()
         assert set(daemon.until_settled()) == {"available"}
-        check_volumes(daemon)
+        check_volumes(daemon, [in_folder("local", daemon.volumes), other])
         check_images(daemon)
         assert "Traceback" not in daemon.log.read_text()
     finally:
         daemon.stop()
 
 
-def check_volumes(daemon: Process) -> None:
+def check_volumes(daemon: Process, stores: Collection[Stored]) -> None:
     """Check that each volume and snapshot has its data where it should, and nothing else exists."""
     volumes = call(daemon, "GET", "volumes/detail")["volumes"]
     snapshots = call(daemon, "GET", "snapshots")["snapshots"]
-    folders = {"local": daemon.volumes, "other": daemon.folder / "others"}
     block_until(
-        lambda: sum(len(volumes_in(each)) for each in folders.values()),
+        lambda: sum(len(each.names()) for each in stores),
         lambda found: found == len(volumes) + len(snapshots),
         LONG_LIMIT,
     )
     places = [each["os-vol-host-attr:host"].partition("#")[2] for each in volumes]
-    for name, folder in folders.items():
-        mine = [each for each in volumes_in(folder) if each.name.startswith("volume-")]
-        assert len(mine) == places.count(name)
-        for file in volumes_in(folder):
-            with file.open("rb") as held:
-                assert held.read(len(CONTENT)) == CONTENT
-                assert not any(held.read(1024 * 1024))
+    for store in stores:
+        names = store.names()
+        mine = [each for each in names if each.startswith("volume-")]
+        assert len(mine) == places.count(store.backend)
+        for name in names:
+            held = store.read(name, len(CONTENT) + 1024 * 1024)
+            assert held == CONTENT + bytes(1024 * 1024)
 
 
 def check_images(daemon: Process) -> None:

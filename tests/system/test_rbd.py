@@ -23,6 +23,7 @@ from tests.daemons import Running, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
 from tests.system.test_kill import CONFIG, CONTENT, RATE, ask, killed_until_resumed
+from tests.system.test_kill_copies import Stored, kill_among_copies
 from tests.system.test_servers import HOSTING, boot, end, says
 from tests.waiting import block_until
 
@@ -149,3 +150,22 @@ def _kill_among_snapshots(folder: Path, cluster: Cluster, chance: random.Random)
         assert "Traceback" not in daemon.log.read_text()
     finally:
         daemon.stop()
+
+
+@ensureDeferred
+async def test_killed_among_copies(tmp_path: Path, ceph_cluster: Cluster) -> None:
+    """The clients' requests are random; a failure prints the seed."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    others = set(ceph_cluster.images())
+
+    def names() -> list[str]:
+        return [each for each in ceph_cluster.images() if each not in others]
+
+    def read(name: str, length: int) -> bytes:
+        with ceph_cluster.image(name) as image:
+            return bytes(image.read(0, length))
+
+    table = ceph_cluster.table("cache_gib = 0")
+    stored = Stored("ceph", names, read)
+    await deferToThread(kill_among_copies, tmp_path, table, stored, 8, random.Random(seed))
