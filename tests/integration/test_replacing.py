@@ -97,8 +97,8 @@ async def test_a_volume_goes_back_to_its_latest_snapshot(daemon: Running) -> Non
     found = await available(daemon, volume)
     assert await error(daemon) is None
     assert (found["size"], found["bootable"]) == (1, "true")
-    assert contents(daemon.volumes) == [changed]
     await left(daemon.volumes, 3)
+    assert contents(daemon.volumes) == [changed]
     path = f"snapshots/{last['id']}"
     assert (await call(daemon, "GET", path)).json["snapshot"]["status"] == "available"
     assert (await call(daemon, "DELETE", path)).status == 202
@@ -106,6 +106,7 @@ async def test_a_volume_goes_back_to_its_latest_snapshot(daemon: Running) -> Non
     assert (await revert(first["id"])).status == 202
     await available(daemon, volume)
     assert await error(daemon) is None
+    await left(daemon.volumes, 2)
     assert contents(daemon.volumes) == [WHOLE]
 
 
@@ -164,9 +165,9 @@ async def test_nothing_changes_while_a_volume_goes_back(daemon: Running, tmp_pat
     later = Running(daemon.folder, OTHER)
     try:
         await available(later, volume)
+        await left(later.volumes, 2)
         assert contents(later.volumes) == [WHOLE]
         assert (await call(later, "GET", path)).json["snapshot"]["status"] == "available"
-        await left(later.volumes, 2)
     finally:
         await later.stop()
 
@@ -330,7 +331,7 @@ async def test_a_volume_is_filled_with_another_image(daemon: Running) -> None:
     assert (answer.status, answer.body) == (202, b"")
     filled = await available(daemon, volume)
     assert filled["volume_image_metadata"]["image_id"] == "other"
-    await left(daemon.volumes, 3)
+    assert len(contents(daemon.volumes)) == 2
     assert contents(daemon.volumes)[-1][: len(other) + 10] == other + bytes(10)
     for each in (f"volumes/{source['id']}?cascade=True",):
         assert (await call(daemon, "DELETE", each)).status == 202
@@ -339,6 +340,20 @@ async def test_a_volume_is_filled_with_another_image(daemon: Running) -> None:
     await without_data(daemon, volume)
     assert (await act(daemon, volume, "os-reimage", {"image_id": "disk"})).status == 202
     await available(daemon, volume)
+    assert contents(daemon.volumes) == [WHOLE]
+
+
+@ensureDeferred
+async def test_a_reserved_volume_is_filled_for_its_server(daemon: Running) -> None:
+    """So Nova rebuilds a server with another image."""
+    volume = await made(daemon)
+    hold = {"volume_uuid": volume["id"], "instance_uuid": volume["id"]}
+    assert (await call(daemon, "POST", "attachments", {"attachment": hold})).status == 200
+    asked: dict[str, object] = {"image_id": "disk"}
+    assert (await act(daemon, volume, "os-reimage", asked)).status == 400
+    asked["reimage_reserved"] = True
+    assert (await act(daemon, volume, "os-reimage", asked)).status == 202
+    await until(lambda: shown(daemon, volume), lambda found: found["status"] == "reserved")
     assert contents(daemon.volumes) == [WHOLE]
 
 

@@ -158,7 +158,8 @@ class Replacements:
         copied = snapshot_rows.are_made(db, volume_id) or volume_rows.is_copied(db, volume_id)
         if volume.status not in allowed or ours or copied:
             raise VolumeBusy("Volume status must be available or error")
-        replacement_rows.drop(db, volume, _name())
+        # The import makes the volume anew, under the same name.
+        replacement_rows.expect_image(db, volume_id)
         import_rows.remove(db, volume_id)
         import_rows.add(db, volume_id, image, content_of(image))
         facts = dict(origins.image_metadata(image, None))

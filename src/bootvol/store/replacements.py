@@ -8,7 +8,7 @@ import attrs
 from sqlalchemy import Connection, delete, insert, select, update
 
 from bootvol.lifecycle import Kind
-from bootvol.model import Checkpoint, Replacement, Volume
+from bootvol.model import Checkpoint, Replacement
 from bootvol.store import states, strays
 from bootvol.store.schema import replacements, volumes
 
@@ -71,15 +71,10 @@ def complete(connection: Connection, replacement: Replacement) -> None:
     strays.leave_behind(connection, row.backend, row.host, row.name)
 
 
-def drop(connection: Connection, volume: Volume, name: str) -> None:
-    """Give a volume another name, for data to come.  The former data become a stray.
-
-    :param volume: the volume, which is locked.
-    """
-    mine = volumes.c.id == volume.id
-    emptied = {"name": name, "finished": False, "snapshot_id": None, "source_id": None}
-    connection.execute(update(volumes).where(mine).values(emptied))
-    strays.leave_behind(connection, volume.backend, volume.host, volume.name)
+def expect_image(connection: Connection, volume_id: int) -> None:
+    """Note that the data of a volume go, and that an image comes in their place."""
+    emptied = {"finished": False, "snapshot_id": None, "source_id": None}
+    connection.execute(update(volumes).where(volumes.c.id == volume_id).values(emptied))
 
 
 def give_up(connection: Connection, replacement: Replacement) -> None:
