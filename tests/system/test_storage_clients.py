@@ -1,0 +1,396 @@
+"""More clients of the Block Storage API: python-cinderclient, libraries, and Ansible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootvol.testing.backends import noise
+from tests.daemons import OTHER_TENANT, TENANT
+from tests.people import PASSWORD, PEOPLE
+from tests.processes import Process, process
+from tests.system.test_block_storage_clients import COPYING
+from tests.system.test_clients import ROOT, SCRIPTS, V3
+from tests.waiting import LIMIT, LONG_LIMIT, block_until
+
+CLIENTS = ROOT / ".venv-clients" / "bin"
+ANSIBLE = ROOT / ".venv-ansible" / "bin"
+NEWEST = ("--os-volume-api-version", "3.71")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Process]:
+    """A daemon with log-ins, two backends, an image, and a writable source."""
+    for name in ("images", "own"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "images" / "disk").write_bytes(noise(1000))
+    with process(tmp_path, COPYING, identity=PEOPLE) as daemon:
+        yield daemon
+
+
+def environment(daemon: Process) -> dict[str, str]:
+    """Return the settings of Ann's clients."""
+    told = {name: value.format(url=daemon.url) for name, value in V3.items()}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(daemon.folder),
+        "LC_ALL": "C.UTF-8",
+        "OS_USERNAME": "ann",
+        "OS_PASSWORD": PASSWORD,
+        **told,
+    }
+
+
+class Client:
+    """A command line client, whose commands share a process.
+
+    :param program: the client's program.
+    :param before: arguments before those of each command.
+    """
+
+    def __init__(self, daemon: Process, program: str, before: Sequence[str]) -> None:
+        self._before = before
+        self._process = subprocess.Popen(
+            [CLIENTS / "python", "-W", "ignore", SCRIPTS / "commands.py", program],
+            env=environment(daemon),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, command: str, *more: str) -> tuple[int, str, str]:
+        """Run a command; return the exit code, the output and the errors.
+
+        :param command: arguments with spaces between.
+        :param more: arguments after them.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        arguments = [*self._before, *command.split(), *more]
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+        code, output, errors = json.loads(self._process.stdout.readline())
+        return code, output, errors
+
+    def __call__(self, command: str, *more: str) -> str:
+        """Run a command that succeeds; return the output."""
+        code, output, errors = self.run(command, *more)
+        assert code == 0, (command, output, errors)
+        return output
+
+    def json(self, command: str, *more: str) -> Any:
+        """Run a command of ``openstack``; return the result."""
+        return json.loads(self(command, *more, "-f", "json"))
+
+    def refused(self, command: str, words: str) -> None:
+        """Run a command that fails, and check the reason."""
+        code, output, errors = self.run(command)
+        assert code != 0, (command, output)
+        assert words in output + errors, (command, output, errors)
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=LIMIT)
+
+
+@pytest.fixture
+def cinder(daemon: Process) -> Iterator[Client]:
+    """The command ``cinder``."""
+    client = Client(daemon, "cinder", ())
+    yield client
+    client.end()
+
+
+@pytest.fixture
+def openstack(daemon: Process) -> Iterator[Client]:
+    """The command ``openstack``."""
+    client = Client(daemon, "openstack", NEWEST)
+    yield client
+    client.end()
+
+
+def told(shown: str, name: str) -> str:
+    """Return a row of a table with names and values."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines()]
+    (found,) = [row[1] for row in rows if len(row) == 2 and row[0] == name]
+    return found
+
+
+def settled(cinder: Client, kind: str, name: str) -> str:
+    """Wait until a volume or a snapshot is available; return the table."""
+    return block_until(
+        lambda: cinder(f"{kind} {name}"), lambda shown: told(shown, "status") == "available"
+    )
+
+
+def test_cinderclient_has_volumes(cinder: Client) -> None:
+    cinder("create --name first --description d --metadata a=b --image disk 1")
+    volume = told(settled(cinder, "show", "first"), "id")
+    for option in ("--filters name~=fir", "--sort size:asc,id", "--all-tenants --metadata a=b"):
+        assert volume in cinder(f"list {option}")
+    assert "Volume in total: 1" in cinder("list --limit 2 --with-count")
+    assert told(cinder("summary"), "total_size") == "1"
+    cinder("metadata first set k=v")
+    cinder("metadata first unset a")
+    assert told(cinder("metadata-show first"), "k") == "v"
+    cinder("metadata-update-all first z=1")
+    cinder("image-metadata first set os_distro=debian")
+    assert told(cinder("image-metadata-show first"), "os_distro") == "debian"
+    cinder("image-metadata first unset os_distro")
+    cinder("set-bootable first false")
+    cinder("readonly-mode-update first true")
+    cinder("readonly-mode-update first false")
+    cinder("rename first root --description dd")
+    cinder("extend root 2")
+    shown = settled(cinder, "show", "root")
+    assert (told(shown, "size"), told(shown, "bootable")) == ("2", "false")
+    assert told(shown, "metadata").startswith(("readonly : False", "z : 1"))
+    cinder.refused("extend root 1", "New size for extend must be greater than current size")
+    cinder("delete root")
+    block_until(lambda: volume not in cinder("list"))
+
+
+def test_cinderclient_copies_volumes(cinder: Client) -> None:
+    cinder("create --name root 1")
+    volume = told(settled(cinder, "show", "root"), "id")
+    cinder("snapshot-create root --name one --metadata a=b")
+    snapshot = told(settled(cinder, "snapshot-show", "one"), "id")
+    assert snapshot in cinder("snapshot-list --all-tenants")
+    cinder("snapshot-metadata one set b=c")
+    assert told(cinder("snapshot-metadata-show one"), "b") == "c"
+    cinder("snapshot-metadata-update-all one d=e")
+    cinder("snapshot-rename one before")
+    for state in ("error", "available"):
+        cinder(f"snapshot-reset-state --state {state} before")
+        assert told(cinder("snapshot-show before"), "status") == state
+        cinder(f"reset-state --state {state} root")
+        assert told(cinder("show root"), "status") == state
+    cinder("revert-to-snapshot before")
+    settled(cinder, "show", "root")
+    cinder(f"create --snapshot-id {snapshot} --name copy")
+    assert told(settled(cinder, "show", "copy"), "snapshot_id") == snapshot
+    cinder(f"create --source-volid {volume} --name clone")
+    assert told(settled(cinder, "show", "clone"), "source_volid") == volume
+    cinder("reimage clone disk")
+    settled(cinder, "show", "clone")
+    image = told(cinder("upload-to-image copy of-copy --disk-format raw"), "image_id")
+    settled(cinder, "show", "copy")
+    cinder(f"create --image {image} --name again 1")
+    settled(cinder, "show", "again")
+    cinder.refused("upload-to-image copy x --disk-format qcow2", "disk format raw")
+    offer = cinder("transfer-create copy --name gift")
+    assert told(offer, "id") in cinder("transfer-list")
+    cinder("transfer-show gift")
+    cinder("transfer-delete gift")
+    cinder("snapshot-delete before")
+    block_until(lambda: snapshot not in cinder("snapshot-list"))
+    cinder("force-delete clone")
+    cinder("delete root copy again")
+    block_until(lambda: volume not in cinder("list"))
+
+
+def test_cinderclient_is_an_operators(cinder: Client) -> None:
+    cinder("type-create fast --description d --is-public false")
+    cinder("type-key fast set a=b volume_backend_name=other")
+    cinder("type-key fast unset a")
+    assert "'volume_backend_name': 'other'" in cinder("extra-specs-list")
+    kind = told(cinder("type-show fast"), "id")
+    access = f"--volume-type fast --project-id {OTHER_TENANT}"
+    cinder(f"type-access-add {access}")
+    assert OTHER_TENANT in cinder("type-access-list --volume-type fast")
+    cinder(f"type-access-remove {access}")
+    cinder(f"type-update {kind} --name faster --is-public true")
+    assert "__DEFAULT__" in cinder("type-default")
+    cinder(f"default-type-set faster {TENANT}")
+    assert TENANT in cinder("default-type-list")
+    cinder("create --name typed 1")
+    assert told(settled(cinder, "show", "typed"), "volume_type") == "faster"
+    cinder(f"default-type-unset {TENANT}")
+    cinder("retype typed __DEFAULT__ --migration-policy on-demand")
+    block_until(lambda: told(cinder("show typed"), "volume_type") == "__DEFAULT__")
+    place = told(settled(cinder, "show", "typed"), "os-vol-host-attr:host")
+    host = place.partition("#")[0]
+    qos = told(cinder("qos-create limits read_iops_sec=5 consumer=front-end"), "id")
+    cinder(f"qos-key {qos} set write_iops_sec=6")
+    cinder(f"qos-key {qos} unset read_iops_sec")
+    assert "write_iops_sec" in cinder(f"qos-show {qos}")
+    cinder(f"qos-associate {qos} {kind}")
+    assert kind in cinder(f"qos-get-association {qos}")
+    cinder(f"qos-disassociate {qos} {kind}")
+    cinder(f"qos-disassociate-all {qos}")
+    cinder(f"qos-delete {qos}")
+    cinder("type-delete faster")
+    cinder(f"quota-update {TENANT} --volumes 1")
+    assert told(cinder(f"quota-show {TENANT}"), "volumes") == "1"
+    assert "1" in cinder(f"quota-usage {TENANT}")
+    cinder.refused("create 1", "VolumeLimitExceeded")
+    cinder(f"quota-delete {TENANT}")
+    cinder("quota-class-update default --volumes 12")
+    assert told(cinder("quota-class-show default"), "volumes") == "12"
+    assert told(cinder(f"quota-defaults {TENANT}"), "volumes") == "12"
+    assert told(cinder("absolute-limits"), "totalVolumesUsed") == "1"
+    assert host in cinder("service-list --withreplication")
+    assert place in cinder("get-pools --detail")
+    assert "replication_targets" in cinder(f"get-capabilities {host}")
+    for command, words in (
+        (f"service-disable {host} cinder-volume", "A running daemon takes work"),
+        (f"freeze-host {host}", "Backends have no replicas"),
+        (f"failover-host {host}", "Backends have no replicas"),
+        ("encryption-type-create __DEFAULT__ luks", "encrypts no volumes"),
+        ("group-create x __DEFAULT__", "has no groups"),
+        ("backup-create typed", "has no backups"),
+    ):
+        cinder.refused(command, words)
+    for name in (
+        *("availability-zone-list", "rate-limits", "list-filters", "list-extensions"),
+        *("work-cleanup", "cluster-list", "message-list", "attachment-list", "group-type-list"),
+        *("group-list", "group-snapshot-list", "backup-list", "encryption-type-list"),
+        *("version-list", "api-version"),
+    ):
+        assert cinder(name), name
+    volume = told(cinder("show typed"), "id")
+    assert volume in cinder(f"manageable-list {place}")
+    cinder("unmanage typed")
+    block_until(lambda: volume not in cinder("list"))
+    cinder(f"manage {place} volume-{volume} --name managed")
+    assert told(settled(cinder, "show", "managed"), "size") == "1"
+    cinder("snapshot-create managed --name s")
+    snapshot = told(settled(cinder, "snapshot-show", "s"), "id")
+    assert snapshot in cinder(f"snapshot-manageable-list {place}")
+    cinder("delete --cascade managed")
+    block_until(lambda: "managed" not in cinder("list"))
+
+
+def test_openstack_manages_types_limits_and_disks(openstack: Client) -> None:
+    openstack("volume create --size 1 data")
+    volume = block_until(
+        lambda: openstack.json("volume show data"), lambda found: found["status"] == "available"
+    )
+    openstack.refused("volume set --attached data", "does not have any attachments")
+    (each,) = openstack.json("volume list --all-projects --long --status available")
+    assert (each["ID"], each["Attached to"]) == (volume["id"], [])
+    openstack("volume snapshot create --volume data --property x=y s")
+    block_until(
+        lambda: openstack.json("volume snapshot list --volume data --long"),
+        lambda found: [each["Status"] for each in found] == ["available"],
+    )
+    openstack("volume snapshot set --state error --property p=q --description d s")
+    openstack("volume snapshot unset --property x s")
+    shown = openstack.json("volume snapshot show s")
+    assert (shown["status"], shown["properties"]) == ("error", {"p": "q"})
+    openstack("volume snapshot delete --force s")
+    openstack("volume type create --private --project demo private")
+    openstack("volume type set --project other private")
+    assert openstack.json("volume type show private")["access_project_ids"] == [
+        TENANT,
+        OTHER_TENANT,
+    ]
+    openstack("volume type unset --project other private")
+    assert [each["Name"] for each in openstack.json("volume type list --private")] == ["private"]
+    assert [each["Name"] for each in openstack.json("volume type list --default")] == [
+        "__DEFAULT__"
+    ]
+    openstack("volume qos create --consumer both --property a=1 limits")
+    openstack("volume qos set --property b=2 limits")
+    openstack("volume qos unset --property a limits")
+    openstack("volume qos associate limits private")
+    qos = openstack.json("volume qos show limits")
+    assert (qos["associations"], qos["properties"]) == (["private"], {"b": "2"})
+    openstack("volume qos disassociate --volume-type private limits")
+    openstack("volume qos disassociate --all limits")
+    assert [each["Name"] for each in openstack.json("volume qos list")] == ["limits"]
+    openstack("volume qos delete limits")
+    openstack("volume type delete private")
+    offer = openstack.json("volume transfer request create --no-snapshots --name gift data")
+    listed = openstack.json("volume transfer request list --all-projects")
+    assert [each["ID"] for each in listed] == [offer["id"]]
+    assert openstack.json("volume transfer request show", "gift")["volume_id"] == volume["id"]
+    openstack(f"volume transfer request delete {offer['id']}")
+    (message,) = [each["ID"] for each in openstack.json("volume message list")]
+    assert openstack.json(f"volume message show {message}")["ID"] == message
+    place = openstack.json("volume show data")["os-vol-host-attr:host"]
+    host = place.partition("#")[0]
+    openstack(f"volume service set --enable {host} cinder-volume")
+    disks = openstack.json(f"block storage volume manageable list {place}")
+    assert len(disks) == 1
+    assert openstack.json(f"block storage snapshot manageable list {place}") == []
+    for command, words in (
+        (f"volume host set --disable {host}", "Backends have no replicas"),
+        ("volume backup create data", "has no backups"),
+        ("block storage log level list", "daemon's configuration"),
+        ("volume type create --encryption-provider luks x", "encrypts no volumes"),
+    ):
+        openstack.refused(command, words)
+    openstack("quota set --volumes 9 --gigabytes 99 --snapshots 8 demo")
+    (quota,) = openstack.json("quota list --volume")
+    assert (quota["Volumes"], quota["Gigabytes"], quota["Snapshots"]) == (9, 99, 8)
+    openstack("quota delete --volume demo")
+    for name in (
+        *("quota show --volume --usage", "limits show --absolute", "extension list --volume"),
+        "versions show --service block-storage",
+    ):
+        assert openstack.json(name), name
+    assert openstack.json("block storage resource filter show volume")["Resource"] == "volume"
+    openstack("volume delete data")
+    block_until(lambda: openstack.json("volume list") == [])
+
+
+def run(daemon: Process, *command: str | Path, **more: str) -> None:
+    """Run a script of a library to its end."""
+    done = subprocess.run(
+        command,
+        env={**environment(daemon), "LIMIT": str(LIMIT), **more},
+        capture_output=True,
+        text=True,
+        timeout=LONG_LIMIT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_cloud_layer_of_openstacksdk(daemon: Process) -> None:
+    image = daemon.images / "disk"
+    run(
+        daemon,
+        CLIENTS / "python",
+        "-W",
+        "ignore",
+        SCRIPTS / "volumes.py",
+        daemon.url,
+        PASSWORD,
+        image,
+    )
+
+
+def test_gophercloud(daemon: Process) -> None:
+    script = SCRIPTS / "storage.go"
+    packages = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode"}
+    run(daemon, "go", "run", script, daemon.url, PASSWORD, TENANT, **packages)
+
+
+def test_ansible(daemon: Process) -> None:
+    login = {
+        "auth_url": f"{daemon.url}/identity/v3",
+        "username": "ann",
+        "password": PASSWORD,
+        "project_name": "demo",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+    }
+    given = {
+        "login": login,
+        "limit": LIMIT,
+        "file": str(daemon.images / "disk"),
+        "ansible_python_interpreter": str(ANSIBLE / "python"),
+    }
+    run(
+        daemon,
+        *(ANSIBLE / "ansible-playbook", "-i", "localhost,", "-e", json.dumps(given)),
+        SCRIPTS / "volumes.yml",
+        ANSIBLE_LOCALHOST_WARNING="false",
+    )
