@@ -291,3 +291,65 @@ async def test_absent_kinds_are_empty_and_tell_why(daemon: Running, path: str, s
     refused = await ask(daemon, "POST", path, {path[:-1]: {}})
     assert refused.status == 501
     assert refused.json["notImplemented"]["message"].startswith("This service has no")
+
+
+ODD: list[object] = [
+    *(None, True, 5, 1.5, "", "x", "é" * 300, [], [1], {}, {"a": {"b": []}}, 2**63 - 1),
+    "9" * 400,
+]
+
+
+async def sent(daemon: Running, method: str, path: str, body: object = None) -> list[object]:
+    """Send an odd request; return the answer if the answer is no proper one."""
+    answer = await ask(daemon, method, path, body, who="admin")
+    good = answer.status < 400
+    if answer.status in range(400, 500) or answer.status == 501:
+        good = next(iter(answer.json)) != "computeFault"
+    return [] if good else [(method, path, body, answer.status, answer.body[:200])]
+
+
+@ensureDeferred
+async def test_odd_bodies_get_faults(daemon: Running) -> None:
+    """Whatever a client sends, the daemon answers in the dialect's form."""
+    volume = await made(daemon, "volume", size=1)
+    snapshot = await made(daemon, "snapshot", volume_id=volume)
+    wrong: list[object] = []
+    for odd in ODD:
+        for method, path, body in (
+            ("POST", f"volumes/{volume}/action", {"os-reset_status": odd}),
+            ("POST", f"volumes/{volume}/action", {"os-reset_status": {"status": odd}}),
+            ("POST", f"volumes/{volume}/action", {"os-reset_status": {"attach_status": odd}}),
+            ("POST", f"snapshots/{snapshot}/action", {"os-reset_status": {"status": odd}}),
+            ("POST", f"snapshots/{snapshot}/action", {"os-update_snapshot_status": odd}),
+            ("POST", "volume-transfers", {"transfer": {"volume_id": volume, "no_snapshots": odd}}),
+            ("POST", "volume-transfers", {"transfer": {"volume_id": odd}}),
+            ("POST", "snapshots", {"snapshot": {"volume_id": odd, "force": odd}}),
+            ("POST", "workers/cleanup", odd),
+            ("PUT", "os-quota-sets/x", {"quota_set": odd}),
+            ("PUT", "os-quota-sets/x", {"quota_set": {"volumes": odd}}),
+            ("PUT", "os-quota-class-sets/default", {"quota_class_set": {"x": odd}}),
+            ("PUT", "default-types/x", {"default_type": {"volume_type": odd}}),
+            ("PUT", "os-services/enable", odd),
+            ("PUT", "os-services/enable", {"host": odd, "binary": odd}),
+            ("PUT", f"snapshots/{snapshot}", {"snapshot": odd}),
+            ("PUT", f"volumes/{volume}", {"volume": {"name": odd}}),
+        ):
+            wrong += await sent(daemon, method, path, body)
+    assert wrong == [], "\n".join(map(str, wrong))
+
+
+@ensureDeferred
+async def test_odd_queries_get_faults(daemon: Running) -> None:
+    await made(daemon, "volume", size=1)
+    wrong: list[object] = []
+    values = ("", "x", "%00", "%ff", "9" * 400, "[" * 400, "gt:", ",", "gt:9999999999", "None")
+    names = ("created_at", "size", "bootable", "metadata", "glance_metadata", "name~", "sort")
+    more = ("id", "host", "consumes_quota", "limit", "marker", "offset", "with_count", "%ff")
+    for kind in ("volumes", "snapshots", "messages", "types", "volume-transfers", "os-services"):
+        for name in (*names, *more):
+            for value in values:
+                wrong += await sent(daemon, "GET", f"{kind}?{name}={value}")
+    for path in ("messages", "default-types", "capabilities", "os-hosts", "os-quota-sets", "types"):
+        for named in ("%00", "%ff", "%C3%A9" * 300, "%2F"):
+            wrong += await sent(daemon, "GET", f"{path}/{named}")
+    assert wrong == [], "\n".join(map(str, wrong))

@@ -37,6 +37,8 @@ async def test_services_are_the_daemons_and_their_stores(daemon: Running) -> Non
         assert datetime.fromisoformat(f"{each['updated_at']}+00:00") > before
     uuid = await made(daemon, "volume", size=1)
     shown = (await ask(daemon, "GET", f"volumes/{uuid}", who="admin")).json["volume"]
+    (again, _) = await listed()
+    assert str(again["updated_at"]) >= shown["created_at"]
     assert shown["os-vol-host-attr:host"] == f"{volume['host']}#local"
     for query, number in (
         ("?binary=cinder-volume", 1),
