@@ -342,6 +342,13 @@ async def test_types_are_found_by_id_and_by_name(daemon: Running) -> None:
     assert (await call(daemon, "DELETE", f"{specs}/c", token="root")).status == 202
     everything = (await call(daemon, "GET", specs, token="root")).json
     assert everything == {"extra_specs": {"a": "b"}}
+    used = await call(daemon, "DELETE", f"types/{uuid}", token="root")
+    assert (used.status, "still in use" in str(used.json)) == (400, True)
+    for each in (await call(daemon, "GET", "volumes")).json["volumes"]:
+        await call(daemon, "DELETE", f"volumes/{each['id']}")
+    await until(
+        partial(call, daemon, "GET", "volumes"), lambda found: found.json == {"volumes": []}
+    )
     assert (await call(daemon, "DELETE", f"types/{uuid}", token="root")).status == 202
     assert (await call(daemon, "GET", f"types/{uuid}")).status == 404
 
