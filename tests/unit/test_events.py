@@ -138,7 +138,8 @@ async def test_a_transaction_that_is_tried_again_publishes_once(
         )
     finally:
         database.stop()
-    assert len(tries) == 3, "one of the two collided"
+    # PostgreSQL may choose the second try of one of the two again.
+    assert len(tries) >= 3, "one of the two collided"
     assert sorted(each.number for each in changes) == [first, first, second, second]
 
 
