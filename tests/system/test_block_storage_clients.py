@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import attrs
 import pytest
+from demo.bootdisk import HELLO, disk
 
 from bootvol.api.cinder.dialect import CINDER
 from bootvol.api.operations import Operation
 from bootvol.testing.backends import noise
 from tests.daemons import volumes_in
 from tests.people import PASSWORD, PEOPLE
-from tests.processes import process
+from tests.processes import cli, process
 from tests.system.test_clients import ROOT, V3
 from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
@@ -231,6 +232,27 @@ def test_volumes_are_copied_and_moved(tmp_path: Path) -> None:
         openstack.available(VOLUME, "root")
         openstack("volume", "create", "--image", "made", "--size", "1", "again")
         openstack.available(VOLUME, "again")
+
+
+def test_a_machine_boots_from_the_volume_of_an_image(tmp_path: Path) -> None:
+    """The commands at the beginning of README's conversation, and then a boot."""
+    raw, image = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(disk())
+    command = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(image)]
+    subprocess.run(command, check=True, timeout=LIMIT)
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    with process(folder, "writable = true\nquota_gib = 1\n", identity=PEOPLE) as daemon:
+        openstack = OpenStack(daemon)
+        openstack("image", "create", "--file", str(image), "--disk-format", "qcow2", "debian")
+        openstack("volume", "create", "--image", "debian", "--size", "1", "--bootable", "root")
+        made = openstack.available(VOLUME, "root")
+        assert (made["bootable"], made["volume_image_metadata"]["image_name"]) == (True, "debian")
+        told = {name: value.format(url=daemon.url) for name, value in V3.items()}
+        user = {"OS_USERNAME": "ann", "OS_PASSWORD": PASSWORD, **told}
+        for count in ("01", "02"):
+            booted = cli("volume", "boot", "1", "--seconds", "20", env=user)
+            assert f"{HELLO}{count}." in booted.stdout, booted.stderr
 
 
 def test_the_session_of_the_examples_leaves_nothing(tmp_path: Path) -> None:
