@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import containers, figures, glance, lines, rbd, web
+from benchmarks import containers, creates, figures, glance, lines, rbd, web
 from benchmarks.bench import RUNS, Measurement
 from benchmarks.holes import on_holes
 from benchmarks.images import GIB, SIZE
@@ -49,6 +49,7 @@ GROUPS: Final[dict[str, Callable[[Site], Iterator[Measurement]]]] = {
     "figures": figures.others,
     "lines": lines.over_slow_lines,
     "reads": figures.reading,
+    "creates": creates.creating,
 }
 
 

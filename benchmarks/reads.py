@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import create_engine, insert
-from tests.daemons import TENANT
+from sqlalchemy import create_engine, insert, make_url
+from tests.daemons import TENANT, reactor
+from tests.postgresql import create_database, server
 from tests.processes import Process, process
 from tests.servers import free_port
 
+from bootvol.store.database import Database
 from bootvol.store.schema import volumes
 
 #: Requests in a row to one server before the other server's turn; and the number of turns.
@@ -62,31 +64,28 @@ for page in itertools.cycle(range(pages)):
 """
 
 
+_BESIDE: Final = "beside a plain Klein handler"
 #: The names of the figures, and their targets.
 TARGETS: Final = {
-    "GET of 1,000 volumes, beside a plain Klein handler": "3",
-    "GET of one volume, beside a plain Klein handler": "3",
-    "GET of 1,000 volumes by the Block Storage API, beside a plain Klein handler": "3",
-    "GET of one volume by the Block Storage API, beside a plain Klein handler": "3",
+    f"GET of 1,000 volumes, {_BESIDE}": "3",
+    f"GET of one volume, {_BESIDE}": "3",
+    f"GET of 1,000 volumes by the Block Storage API, {_BESIDE}": "3",
+    f"GET of one volume by the Block Storage API, {_BESIDE}": "3",
     "p99 of GET while 10,000 volumes are listed over and over": "50 ms",
     "the same while volumes are created, too": "-",
+    f"GET of 1,000 volumes, PostgreSQL, {_BESIDE}": "3",
+    f"GET of one volume, PostgreSQL, {_BESIDE}": "3",
+    f"GET of 1,000 volumes by the Block Storage API, PostgreSQL, {_BESIDE}": "3",
+    f"GET of one volume by the Block Storage API, PostgreSQL, {_BESIDE}": "3",
 }
 
 
 def figures(folder: Path) -> dict[str, float]:
     """Return the figures by their names."""
     with process(folder, _CONFIG) as daemon:
-        _insert(daemon, 1000)
-        older, newer = f"/v1.1/{TENANT}", f"/volume/v3/{TENANT}"
-        one = json.loads(_Client(daemon.port, f"{newer}/volumes?limit=1").get())["volumes"][0]
-        paths = (
-            f"{older}/os-volumes/detail",
-            f"{older}/os-volumes/1",
-            f"{newer}/volumes/detail",
-            f"{newer}/volumes/{one['id']}",
-        )
-        beside = [_beside_klein(daemon, path) for path in paths]
-        _insert(daemon, _MANY - 1000)
+        database = f"sqlite:///{folder / 'bootvol.db'}"
+        beside = _reads(daemon, database)
+        _insert(daemon, database, _MANY - 1000)
         quiet = _latency(daemon, lambda number: None)
         # A write comes with each tenth request, and makes the response cache useless.
         busy = _latency(
@@ -95,10 +94,35 @@ def figures(folder: Path) -> dict[str, float]:
                 number % 10 or daemon.call("POST", "os-volumes", {"volume": {"size": 1}})
             ),
         )
-    return dict(zip(TARGETS, (*beside, quiet, busy), strict=True))
+    other = folder / "other"
+    other.mkdir()
+    with server() as databases:
+        made = create_database(databases, "reads")
+        database = made.replace("postgresql:", "postgresql+psycopg:", 1)
+        Database(make_url(database), reactor).upgrade()
+        daemon = Process(other, _CONFIG, state=f'url = "{made}"\ndirectory = "."')
+        try:
+            shared = _reads(daemon, database)
+        finally:
+            daemon.stop()
+    return dict(zip(TARGETS, (*beside, quiet, busy, *shared), strict=True))
 
 
-def _insert(daemon: Process, count: int) -> None:
+def _reads(daemon: Process, database: str) -> list[float]:
+    """Return the times of GET of 1,000 volumes and of one, in both APIs, beside plain Klein."""
+    _insert(daemon, database, 1000)
+    older, newer = f"/v1.1/{TENANT}", f"/volume/v3/{TENANT}"
+    one = json.loads(_Client(daemon.port, f"{newer}/volumes?limit=1").get())["volumes"][0]
+    paths = (
+        f"{older}/os-volumes/detail",
+        f"{older}/os-volumes/1",
+        f"{newer}/volumes/detail",
+        f"{newer}/volumes/{one['id']}",
+    )
+    return [_beside_klein(daemon, path) for path in paths]
+
+
+def _insert(daemon: Process, database: str, count: int) -> None:
     """Insert volumes into a daemon's database. The daemon is stopped meanwhile."""
     daemon.stop()
     row = {
@@ -113,7 +137,7 @@ def _insert(daemon: Process, count: int) -> None:
         "display_description": "as it is in a benchmark",
         "metadata": {"key": "value"},
     }
-    engine = create_engine(f"sqlite:///{daemon.folder / 'bootvol.db'}")
+    engine = create_engine(database)
     with engine.begin() as connection:
         rows = [
             {**row, "name": f"volume-{os.urandom(8).hex()}", "uuid": str(uuid4())}
