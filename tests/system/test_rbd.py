@@ -149,6 +149,9 @@ def _kill_among_snapshots(folder: Path, cluster: Cluster, chance: random.Random)
         block_until(lambda: set(cluster.left()) - objects, lambda left: not left)
         assert "Traceback" not in daemon.log.read_text()
     finally:
+        # A failure shows the log, without the requests.
+        lines = daemon.log.read_text().splitlines()
+        print("\n".join([each for each in lines if "api.access" not in each][-100:]))
         daemon.stop()
 
 
