@@ -27,24 +27,32 @@ async def send(request: IRequest, stream: IImageStream, media: str) -> None:
     """Send all bytes of a stream as the body of a reply with status 200.  Closes the stream.
 
     A stream that fails ends the connection within the body, so the client knows of the failure.
-    The same happens to a client that does not read.
+    The same happens to a client that does not read.  The last bytes leave after the stream is
+    closed, so a client with the whole body knows that nothing of its request is under way.
     """
     client = _Client(cast("ApiRequest", request))
+    last = b""
     try:
         request.setHeader(b"Content-Type", media.encode("ascii"))
         if stream.size is not None:
             request.setHeader(b"Content-Length", b"%d" % stream.size)
         buffer = memoryview(bytearray(_BUFFER))
-        while not client.gone and (count := await stream.read_into(buffer)):
-            request.write(bytes(buffer[:count]))
-            await client.ready()
+        try:
+            while not client.gone and (count := await stream.read_into(buffer)):
+                if last:
+                    request.write(last)
+                    await client.ready()
+                last = bytes(buffer[:count])
+        finally:
+            await stream.close()
+        if not client.gone:
+            request.write(last)
     except ImportFailed as error:
         if not client.gone:
             _log.error("a download breaks off: {error}", error=error.message)
             client.abort()
     finally:
         client.done()
-        await stream.close()
 
 
 @implementer(IPushProducer)
