@@ -60,10 +60,12 @@ async def test_versions_need_no_token(images: Running) -> None:
     ):
         answer = await images.request("GET", path, token=None)
         assert answer.status == status
-        (version,) = answer.json["versions"]
-        assert (version["id"], version["status"]) == ("v2.7", "CURRENT")
+        newest, *older = answer.json["versions"]
+        assert (newest["id"], newest["status"]) == ("v2.12", "CURRENT")
+        assert [each["id"] for each in older] == [f"v2.{minor}" for minor in range(11, -1, -1)]
+        assert {each["status"] for each in older} == {"SUPPORTED"}
         root = f"http://127.0.0.1:{images.port}/image/v2/"
-        assert version["links"] == [{"rel": "self", "href": root}]
+        assert newest["links"] == [{"rel": "self", "href": root}]
 
 
 @ensureDeferred

@@ -83,7 +83,7 @@ class Flood:
         """Send as many bytes as the system accepts now."""
         try:
             sent = self.socket.send(self._left)
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionError):
             return
         self._left = self._left[sent:] or memoryview(self._requests)
 
@@ -93,6 +93,9 @@ class Flood:
             self.read += len(self.socket.recv(MIB))
         except BlockingIOError:
             return
+        except ConnectionError:
+            # The daemon ends the connection of a refused body.
+            self.read += 1
 
 
 def wait_of_another(daemon: Process, meanwhile: Callable[[], None] = lambda: None) -> float:
