@@ -17,7 +17,6 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
-    errors.QosSpecsInUse: 400,
     errors.ApiVersionUnsupported: 406,
     errors.BodyTooSlow: 408,
     errors.DeviceInUse: 409,

@@ -303,11 +303,10 @@ class QosSpecsExist(BootvolError):
         super().__init__(f"QoS Specs {name} already exists.")
 
 
-class QosSpecsInUse(BootvolError):
+class QosSpecsInUse(InvalidRequest):
     """A volume type has the limits of speed, or has others."""
 
     code = "qos-specs-in-use"
-    retryable = False
     remedy = "Take the limits from the volume types first."
     default_message = "Qos specs still in use."
 
