@@ -59,6 +59,29 @@ async def test_what_is_written_is_read(
 
 
 @ensureDeferred
+async def test_a_write_behind_a_range_of_zeros_at_the_same_moment_stays(
+    path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both make the file longer.
+
+    Break: `src/bootvol/devices.py`: `os.posix_fallocate(descriptor, offset + punched - 1, 1)` ->
+    `os.ftruncate(descriptor, offset + punched)`.
+    """
+    content = noise(BLOCK)
+
+    def punch(descriptor: int, offset: int, length: int) -> bool:
+        os.pwrite(descriptor, content, offset + length)
+        return True
+
+    monkeypatch.setattr("bootvol.devices._punch", punch)
+    device = OpenDevice.to_write(threads, os.open(path, os.O_RDWR))
+    await device.zero(SIZE, BLOCK)
+    await device.flush()
+    await device.close()
+    assert path.read_bytes()[SIZE:] == bytes(BLOCK) + content
+
+
+@ensureDeferred
 async def test_zeroing_reaches_its_end_and_no_further(tmp_path: Path, threads: Threads) -> None:
     path = tmp_path / "device"
     path.write_bytes(noise(3 * SIZE))
