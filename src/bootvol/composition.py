@@ -215,7 +215,7 @@ class Composition:
         flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
         return Services(
             volumes,
-            Sizes(database, self._backends, quotas, worker),
+            Sizes(database, self._backends, quotas, self._hypervisor, worker),
             Transfers(database, quotas, _now),
             Snapshots(database, self._backends, quotas, worker, _now),
             Adoptions(database, self._backends, quotas, types, zone, worker, _now),

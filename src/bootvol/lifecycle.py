@@ -137,9 +137,13 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.DETACHED: Status.AVAILABLE,
         Event.RESERVE: Status.RESERVED,
     },
-    # After a failure without a change the volume is available again, and stores the reason.
+    # After a failure without a change the volume is as before, and stores the reason.  A volume of
+    # a server follows the attachment, which may have ended meanwhile.
     Status.EXTENDING: {
         Event.EXTENDED: Status.AVAILABLE,
+        Event.ATTACHED: Status.IN_USE,
+        Event.CONNECT: Status.ATTACHING,
+        Event.RESERVE: Status.RESERVED,
         Event.FAIL: Status.ERROR,
     },
     # The volume itself stays as it is. After a failure the volume stores the reason.
@@ -159,6 +163,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.FAIL: Status.ERROR,
     },
     Status.IN_USE: {
+        Event.EXTEND: Status.EXTENDING,
         Event.DETACH: Status.DETACHING,
         # The server was deleted.
         Event.DETACHED: Status.AVAILABLE,

@@ -59,9 +59,15 @@ while true; do
         disk=${path##*/}
         now="$now $disk"
         case " $known " in
-        *" $disk "*) ;;
+        *" $disk "*)
+            read -r sectors <$path/size
+            eval former=\$sectors_$disk
+            [ $sectors = $former ] || say "disk $disk becomes $((sectors * 512)) bytes"
+            eval sectors_$disk=$sectors
+            ;;
         *)
             read -r sectors <$path/size
+            eval sectors_$disk=$sectors
             serial=$($busybox cat $path/serial)
             say "disk $disk: $((sectors * 512)) bytes, serial ${serial:-none}"
             obey $disk

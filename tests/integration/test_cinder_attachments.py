@@ -227,6 +227,28 @@ async def test_nova_attaches_detaches_and_deletes_a_server(daemon: Running) -> N
 
 
 @ensureDeferred
+async def test_a_volume_of_nova_becomes_larger(daemon: Running) -> None:
+    """An attachment may end meanwhile, and the volume then is free.
+
+    Break: `src/bootvol/worker/tasks/volumes.py`: `event = holds.after_growth(db, self.id)` ->
+    `pass`
+    """
+    nova = Nova(daemon, await made(daemon, "volume", size=1))
+    first = await nova.reserve()
+    await nova.connect(first)
+    await nova.complete(first)
+    action = f"volumes/{nova.volume}/action"
+    await nova.send("POST", action, {"os-extend": {"new_size": 2}}, 400, "3.41")
+    for size in (2, 3):
+        await nova.send("POST", action, {"os-extend": {"new_size": size}}, 202, "3.42")
+        if size == 3:
+            await nova.free(first)
+        await until(nova.status, ("in-use" if size == 2 else "available").__eq__)
+        shown = (await nova.send("GET", f"volumes/{nova.volume}"))["volume"]
+        assert shown["size"] == size
+
+
+@ensureDeferred
 async def test_nova_moves_and_rebuilds_a_server(daemon: Running) -> None:
     """The order is that of cinder-v3.md, section 15: live migration, and the start of a rebuild."""
     nova = Nova(daemon, await made(daemon, "volume", size=1))

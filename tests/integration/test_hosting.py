@@ -30,6 +30,7 @@ from bootvol.errors import (
     ExportFailed,
     HypervisorFailed,
     HypervisorSilent,
+    InvalidRequest,
     NotForGuests,
     QuotaExceeded,
     ServerBusy,
@@ -56,6 +57,7 @@ from bootvol.model import (
 from bootvol.service.attachments import Attachments
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.servers import Servers
+from bootvol.service.sizes import Sizes
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.store import attachments as attachment_rows
@@ -69,7 +71,7 @@ from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
 from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
 from bootvol.worker.tasks.snapshots import RemoveSnapshot
 from bootvol.worker.tasks.storage import Storage
-from bootvol.worker.tasks.volumes import MakeBlank, RemoveVolume
+from bootvol.worker.tasks.volumes import ExtendVolume, MakeBlank, RemoveVolume
 from bootvol.worker.worker import Concurrency, Worker
 from bootvol_plugins.file import FileBackend
 from tests.disks import disk
@@ -155,6 +157,7 @@ class World:
         access = VolumeAccess(database, backends, self.exports)
         tasks = factories(
             make_blank=lambda volume: MakeBlank(volume, storage, loop),
+            extend_volume=lambda volume: ExtendVolume(volume, storage, hypervisor),
             remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
             remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),
             attach=lambda volume: Attach(volume, access, hypervisor, "d"),
@@ -182,6 +185,7 @@ class World:
         self.volumes = Volumes(
             self.database, no, backends, self.quotas, types, "d", "nova", self.worker, now
         )
+        self.sizes = Sizes(self.database, backends, self.quotas, hypervisor, self.worker)
         hosts = self.hypervisor is not None
         self.attachments = Attachments(self.database, hosts, self.worker)
         self.servers = Servers(
@@ -276,6 +280,55 @@ async def test_a_disk_comes_and_goes(world: World) -> None:
     assert disks.keys() == {"vda"}
     assert found.name not in await world.exports.names()
     assert (await world.volumes.connection(admin, volume)).kind == "file"
+
+
+class Forgetful(MemoryHypervisor):
+    """A hypervisor whose guests see no new sizes."""
+
+    async def resize(self, server: str, disk: Disk, size: int) -> None:
+        """See bootvol.interfaces.IResizingHypervisor."""
+        raise HypervisorFailed("QEMU does not answer.")
+
+
+@ensureDeferred
+async def test_a_disk_becomes_larger_while_its_server_runs(world: World) -> None:
+    """Break: `src/bootvol/worker/tasks/volumes.py`: `if error is None or self._grown` -> `if error
+    is None`
+    """
+    server, served = await world.started()
+    with pytest.raises(InvalidRequest, match="by NBD"):
+        await world.sizes.extend(ANN, served, 2, in_use=True)
+    exports = world.exports
+    await world.worker.stopService()
+    world.exports = None
+    world.restart()
+    try:
+        server, volume = await world.started()
+        with pytest.raises(VolumeBusy):
+            await world.sizes.extend(ANN, volume, 2)
+        await world.sizes.extend(ANN, volume, 2, in_use=True)
+        await world.until(volume, Status.EXTENDING)
+        # A server waits with its end for the growth of its disks.
+        await world.servers.delete(ANN, str(server.id))
+        with pytest.raises(VolumeBusy):
+            await world.sizes.extend(ANN, volume, 3, in_use=True)
+        await world.gone(server.id)
+        found = await world.until(volume, Status.AVAILABLE)
+        assert found.size_gib == 2
+        # The volume has its new size, though the guest does not know.
+        await world.worker.stopService()
+        world.hypervisor = Forgetful("h", loop, world.hypervisor.servers)
+        world.restart()
+        made = await world.boot(volume)
+        await world.server(made.id, Status.AVAILABLE)
+        await world.sizes.extend(ANN, volume, 3, in_use=True)
+        error = await until(lambda: world.volumes.error(ANN, volume), bool)
+        assert error is not None
+        assert "sees the former size until its next start. QEMU" in error.message
+        found = await world.until(volume, Status.IN_USE)
+        assert (found.size_gib, found.target_gib) == (3, None)
+    finally:
+        world.exports = exports
 
 
 @ensureDeferred

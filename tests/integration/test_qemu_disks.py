@@ -87,8 +87,12 @@ async def test_qemu_writes_to_the_whole_of_its_largest_disk_and_no_further(
     assert _limit(process) == MIB
     await qemu.attach(SERVER, Disk("vdb", ConnectionInfo("file", str(larger))))
     assert _limit(process) == 2 * MIB + 4096
-    await qemu.attach(SERVER, Disk("vdc", disk_file(tmp_path / "less.raw")))
+    less = Disk("vdc", disk_file(tmp_path / "less.raw"))
+    await qemu.attach(SERVER, less)
     assert _limit(process) == 2 * MIB + 4096
+    os.truncate(less.connection.address, 3 * MIB)
+    await qemu.resize(SERVER, less, 3 * MIB)
+    assert _limit(process) == 3 * MIB
 
 
 def _limit(process: int) -> int:
@@ -237,6 +241,12 @@ async def test_a_block_device(qemu: QemuHypervisor, tmp_path: Path) -> None:
         await says(qemu, SERVER, "No bootable device.")
         with pytest.raises(HypervisorFailed, match="lock"):
             await qemu.start(OTHER, machine(connection))
+        os.truncate(tmp_path / "disk", 8 * MIB)
+        subprocess.run(["losetup", "--set-capacity", device.path], check=True)
+        await qemu.resize(SERVER, Disk("vda", connection), 8 * MIB)
+        async with _monitor(tmp_path) as qmp:
+            found = await qmp.execute("query-block")
+        assert [each["inserted"]["image"]["virtual-size"] for each in found] == [8 * MIB]
         await qemu.stop(SERVER)
 
 

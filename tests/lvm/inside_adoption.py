@@ -95,8 +95,8 @@ async def test_new_extents_show_no_former_data(
 ) -> None:
     """After a crash, too, the added part reads as zeros.
 
-    Break: `plugins/bootvol_plugins/lvm/thick.py`:
-    `await self._zero(volume, start, found.size)` -> `pass`.
+    Break: `plugins/bootvol_plugins/lvm/growth.py`:
+    `await self._zero(volume, content, end, device)` -> `pass`.
     """
     lvm("lvcreate", "-y", "-l", "100%FREE", "-n", "old", "thick")
     fill("/dev/thick/old", MARK)
@@ -112,7 +112,7 @@ async def test_new_extents_show_no_former_data(
 
     adopting = IAdoptingBackend(thick)
     with monkeypatch.context() as patch:
-        patch.setattr(thick, "_extended", kill)
+        patch.setattr(thick, "_zero", kill)
         with pytest.raises(Killed):
             await adopting.adopt(PLACE, NAME, 4 * SIZE)
     assert holds(f"/dev/thick/bootvol-{NAME}", MARK)

@@ -154,7 +154,7 @@ def test_volumes_are_copied_and_moved(daemon: Process, name: str) -> None:
 def test_old_blocks_are_nowhere(daemon: Process) -> None:
     """The space of deleted volumes has neither their bytes nor older ones.
 
-    Break: `plugins/bootvol_plugins/lvm/thick.py`: `await self._zero(volume, 0, found.size)` ->
+    Break: `plugins/bootvol_plugins/lvm/thick.py`: `await self._wipe(volume, 0, found.size)` ->
     `pass`.
     """
     bare = ("--zero", "n", "--wipesignatures", "n")

@@ -21,7 +21,9 @@ from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
     ICountingBackend,
+    IGrowingBackend,
     IGuardedBackend,
+    IRoutingBackend,
     PluginContext,
 )
 from bootvol.testing.backends import noise, read, write
@@ -300,7 +302,7 @@ async def test_a_thread_of_an_earlier_daemon_hangs(
 async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
     """Neither bootvol nor others read the old content of blocks on a volume.
 
-    Break: `plugins/bootvol_plugins/lvm/thick.py`: `await self._zero(volume, 0, found.size)` ->
+    Break: `plugins/bootvol_plugins/lvm/thick.py`: `await self._wipe(volume, 0, found.size)` ->
     `pass`.
     """
     lvm("lvcreate", "-y", "-L", "64m", "-n", "others", "thick")
@@ -317,6 +319,104 @@ async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
     await thick.delete(NAME)
     lvm("lvcreate", "-y", "-L", "16m", "-n", "others", "thick")
     assert not holds("/dev/thick/others", MARK)
+
+
+def old_data(size: str) -> None:
+    """Fill the first free extents of the group ``thick`` with data of others."""
+    lvm("lvcreate", "-y", "-L", size, "-n", "others", "thick")
+    fill("/dev/thick/others", MARK)
+    lvm("lvremove", "-y", "thick/others")
+
+
+@ensureDeferred
+async def test_a_growth_that_was_killed(
+    thick: IBlockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sees old data, neither meanwhile nor later.
+
+    Break: `plugins/bootvol_plugins/lvm/backend.py`: `if found.content is not None:` -> `if False:`
+    """
+    old_data("64m")
+    growing = IGrowingBackend(thick)
+    await thick.allocate(NAME, 16 * MIB)
+    await write(thick, NAME, 0, noise(SIZE) * 4)
+
+    class Killed(Exception):
+        pass
+
+    async def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(thick, "_zero", kill)
+        with pytest.raises(Killed):
+            await growing.grow(NAME, 3 * SIZE * 4)
+    assert holds(device("thick"), MARK)
+    for call in thick.open_reader, thick.connection, IRoutingBackend(thick).route:
+        with pytest.raises(BackendFailed, match="not zeroed yet"):
+            await call(NAME)
+    # A late call for a smaller size ends the growth as well.
+    await growing.grow(NAME, 2 * SIZE * 4)
+    assert await read(thick, NAME, 0, 48 * MIB) == (noise(SIZE) * 4).ljust(48 * MIB, b"\0")
+    assert lvm("lvs", "--noheadings", "-o", "lv_tags", "thick").split() == ["bootvol"]
+
+
+@ensureDeferred
+async def test_a_growth_that_fails_is_taken_back(
+    thick: IBlockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Break: `plugins/bootvol_plugins/lvm/growth.py`: `await self._shorten(volume, content)` ->
+    `pass`
+    """
+    old_data("64m")
+    growing = IGrowingBackend(thick)
+    await thick.allocate(NAME, 16 * MIB)
+    await write(thick, NAME, 0, noise(SIZE) * 4)
+
+    async def fail(*_: object) -> None:
+        raise BackendFailed("The disk is broken.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(thick, "_zero", fail)
+        with pytest.raises(BackendFailed, match="is broken"):
+            await growing.grow(NAME, 32 * MIB)
+    with pytest.raises(NoSpace):
+        await growing.grow(NAME, 2**40)
+    await (await thick.open_reader(NAME)).close()
+    assert not holds(device("thick"), MARK)
+    shown = lvm("lvs", "--noheadings", "--units", "m", "-o", "lv_size,lv_tags", "thick")
+    assert shown.split() == ["16.00m", "bootvol"]
+
+
+@ensureDeferred
+async def test_a_late_growth_zeroes_nothing(thick: IBlockBackend, make: Make) -> None:
+    """Another daemon has made the volume larger, while this one slept between two calls.
+
+    Break: `plugins/bootvol_plugins/lvm/growth.py`: `found = await self._active(volume)
+            if found.content is None and` -> `if found.content is None and`
+    """
+    await thick.allocate(NAME, 16 * MIB)
+    late = make(group="thick")
+    opened = late._open_to_write  # type: ignore[attr-defined]
+
+    async def slept(volume: str) -> object:
+        await IGrowingBackend(thick).grow(NAME, 32 * MIB)
+        await write(thick, NAME, 16 * MIB, noise(SIZE))
+        return await opened(volume)
+
+    late._open_to_write = slept  # type: ignore[attr-defined]
+    await IGrowingBackend(late).grow(NAME, 32 * MIB)
+    assert await read(thick, NAME, 16 * MIB, SIZE) == noise(SIZE)
+
+
+@ensureDeferred
+async def test_a_full_pool_lets_no_volume_grow(groups: None, make: Make) -> None:
+    thin = make(group="thin", pool="pool")
+    await thin.allocate(NAME, SIZE)
+    full = make(group="thin", pool="pool", full_percent=5)
+    with pytest.raises(NoSpace, match="no metadata space left"):
+        await IGrowingBackend(full).grow(NAME, 2 * SIZE)
+    await thin.delete(NAME)
 
 
 @ensureDeferred

@@ -149,6 +149,22 @@ async def test_disks_come_and_go_while_a_guest_runs(hosting: Running) -> None:
     assert (await hosting.call("POST", attachments, body)).status == 200
     await hosting.until(other, "in-use")
     await says(hosting, server, "disk vdb: 2147483648 bytes")
+    # The guest sees the new size at once, and may write up to there.
+    larger = {"os-extend": {"new_size": 3}}
+    found = (await hosting.request("GET", "/volume/v3/volumes/detail")).json["volumes"]
+    uuid = next(each["id"] for each in found if each["size"] == 2)
+    for version, status in (("3.41", 400), ("3.42", 202)):
+        answer = await hosting.request(
+            "POST",
+            f"/volume/v3/volumes/{uuid}/action",
+            larger,
+            headers={"OpenStack-API-Version": f"volume {version}"},
+        )
+        assert answer.status == status, answer
+    await says(hosting, server, "disk vdb becomes 3221225472 bytes")
+    await hosting.until(other, "in-use")
+    shown = (await hosting.call("GET", f"os-volumes/{other}")).json["volume"]
+    assert (shown["size"], len(shown["attachments"])) == (3, 1)
     listed = (await hosting.call("GET", attachments)).json["volumeAttachments"]
     assert [each["volumeId"] for each in listed] == [volume, other]
     # Ids and uuids are accepted alike.

@@ -252,8 +252,8 @@ class Dragging(StringTransport):
 def test_a_detachment_ends_however_late_qemu_answers(tmp_path: Path) -> None:
     """A guest that broke out of QEMU keeps the daemon for a while, not for hours.
 
-    Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `in_time(self._drop(` ->
-    `(lambda talk, *_: talk)(self._drop(`.
+    Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `await in_time(closing, _CLOSE,
+    self._reactor)` -> `await closing`.
     """
     clock = Clock()
     qemu = QemuHypervisor(

@@ -22,7 +22,7 @@ def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
     binary = check_group(context.name, options)
     if options.pool is None:
         there = store(context.name, binary, options.group, None)
-        return ThickBackend(context, binary, options.group, there)
+        return ThickBackend(context, binary, options.group, there, reducing(context.name, binary))
     chunk = check_pool(context.name, binary, options.group, options.pool)
     there = store(context.name, binary, options.group, options.pool)
     reduce = reducing(context.name, binary)

@@ -13,7 +13,8 @@ from typing import Final
 from bootvol.clocks import sleep
 from bootvol.errors import DiskNotAdoptable, DiskNotFound, VolumeInUse
 from bootvol.model import StoredDisk
-from bootvol_plugins.lvm.backend import LOOK, LOOKS, LvmBackend
+from bootvol_plugins.lvm.backend import LOOK, LOOKS
+from bootvol_plugins.lvm.growth import GrowingLvm
 from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
 
 #: The fields of a report on all volumes of the group.
@@ -23,11 +24,9 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9+_.][a-zA-Z0-9+_.-]{0,126}")
 #: LVM reserves names with this beginning.  Cinder puts the sign before them, too.
 _RESERVED: Final = "snapshot"
 _SIGN: Final = "_"
-#: The tag of a volume that becomes larger: its former size in bytes follows.
-_CONTENT: Final = "bootvol.content="
 
 
-class AdoptingLvm(LvmBackend):
+class AdoptingLvm(GrowingLvm):
     """A backend that takes volumes over."""
 
     async def stored_disks(self) -> Sequence[StoredDisk]:
@@ -48,36 +47,9 @@ class AdoptingLvm(LvmBackend):
                 await self._prepare(name)
                 await self._lvm.run("lvrename", name, self._lv(volume))
         found = await self._active(volume)
-        whole = -(-found.size // unit) * unit
-        begun = await self._content(volume)
-        if begun is None and found.size < whole:
-            # Without the tag, a crash would hide which part has to be zeroed.
-            begun = found.size
-            async with self._changing:
-                tag = f"{_CONTENT}{begun}"
-                await self._lvm.run("lvchange", "--addtag", tag, self._lv(volume))
-        if begun is not None:
-            await self._extend(volume, begun, whole)
+        whole = -(-(found.content or found.size) // unit) * unit
+        await self.grow(volume, whole)
         return whole
-
-    async def _extend(self, volume: str, start: int, whole: int) -> None:
-        """Make a volume larger; the part behind the byte ``start`` becomes zeros."""
-        async with self._changing:
-            found = await self._active(volume)
-            if found.size < whole:
-                await self._lvm.run("lvextend", "-y", "-L", f"{whole}b", self._lv(volume))
-                found = await self._active(volume)
-        await self._extended(volume, start, found)
-        async with self._changing:
-            await self._lvm.run("lvchange", "--deltag", f"{_CONTENT}{start}", self._lv(volume))
-
-    async def _content(self, volume: str) -> int | None:
-        """Return the former size of a volume that becomes larger; None for any other volume."""
-        for row in await self._report(f'lv_name="{PREFIX}{volume}"'):
-            for tag in row["lv_tags"].split(","):
-                if tag.startswith(_CONTENT):
-                    return int(tag.removeprefix(_CONTENT))
-        return None
 
     async def give_up(self, volume: str, place: str) -> None:
         """See :meth:`bootvol.interfaces.IAdoptingBackend.give_up`."""
@@ -140,10 +112,6 @@ class AdoptingLvm(LvmBackend):
 
         :param name: the volume's name in LVM's form.
         """
-
-    async def _extended(self, volume: str, start: int, found: Found) -> None:
-        """Make the part of a volume behind the byte ``start`` read as zeros."""
-        raise NotImplementedError
 
 
 _OPEN: Final = "another program has the volume open"

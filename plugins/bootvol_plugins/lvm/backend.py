@@ -49,11 +49,14 @@ class LvmBackend:
     :param binary: the path of LVM's program.
     :param group: the name of the volume group.
     :param store: the identity of the store: the UUID of the group, and of the pool if thin.
+    :param reduce: LVM's command to shrink a volume, up to the size.
     """
 
     _log = Logger()
 
-    def __init__(self, context: PluginContext, binary: str, group: str, store: str) -> None:
+    def __init__(
+        self, context: PluginContext, binary: str, group: str, store: str, reduce: Sequence[str]
+    ) -> None:
         self.name = context.name
         self._group = group
         self._threads = context.threads
@@ -62,6 +65,7 @@ class LvmBackend:
         self._changing = _LOCKS.setdefault(group, DeferredLock())
         self._newest: tuple[str, Found] | None = None
         self._store = store
+        self._reduce = reduce
         self._expected: str | None = None
         #: Volumes with a log line that an ended process has the volume open.
         self._hanging: set[str] = set()
@@ -112,7 +116,7 @@ class LvmBackend:
 
     async def open_reader(self, volume: str) -> IVolumeReader:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
-        found = await self._active(volume)
+        found = await self._good(volume)
 
         def opened() -> OpenDevice:
             with failures(f"Opening {self._called(volume)} failed"):
@@ -236,11 +240,23 @@ class LvmBackend:
 
     async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
-        return ConnectionInfo("block", (await self._active(volume)).path)
+        return ConnectionInfo("block", (await self._good(volume)).path)
 
     async def route(self, volume: str) -> LocalRoute:
         """See :meth:`bootvol.interfaces.IRoutingBackend.route`."""
-        return LocalRoute((await self._active(volume)).path)
+        return LocalRoute((await self._good(volume)).path)
+
+    async def _good(self, volume: str) -> Found:
+        """Return a volume without old data of others.
+
+        :raises BackendFailed: if the volume does not exist, or its growth has not ended.
+        """
+        found = await self._active(volume)
+        if found.content is not None:
+            raise BackendFailed(
+                f"{self._called(volume)} has become larger, and its new part is not zeroed yet."
+            )
+        return found
 
     async def _active(self, volume: str) -> Found:
         """Return a volume, activated if necessary.

@@ -13,6 +13,7 @@ from bootvol.interfaces import (
     IAdoptingBackend,
     IBlockBackend,
     ICountingBackend,
+    IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IMeasuredBackend,
@@ -22,9 +23,6 @@ from bootvol_plugins.lvm.adoption import AdoptingLvm
 from bootvol_plugins.lvm.backend import BLOCK
 from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
 
-#: Bytes to wipe between two looks at the clock, and seconds between two progress reports.
-_WIPED: Final = 1024**3
-_REPORT: Final = 10.0
 #: The first attribute of volumes with extents of their own: plain, raid and mirror (lvs(8)).
 _WHOLE: Final = frozenset("-rRmM")
 
@@ -36,6 +34,7 @@ _WHOLE: Final = frozenset("-rRmM")
     IGuardedBackend,
     ICountingBackend,
     IRoutingBackend,
+    IGrowingBackend,
     IAdoptingBackend,
 )
 class ThickBackend(AdoptingLvm):
@@ -51,7 +50,7 @@ class ThickBackend(AdoptingLvm):
 
     async def _made(self, volume: str, size: int, found: Found) -> None:
         # A guest sees whole extents. The core does not know the part beyond the size.
-        await self._zero(volume, size, found.size)
+        await self._wipe(volume, size, found.size)
 
     async def _unmake(self, volume: str) -> None:
         """Wipe a volume.
@@ -62,26 +61,14 @@ class ThickBackend(AdoptingLvm):
         if await self._report(f'origin="{PREFIX}{volume}"'):
             # LVM would remove the snapshots together with the volume.
             raise BackendFailed(f"{self._called(volume)} has snapshots that bootvol did not make.")
-        await self._zero(volume, 0, found.size)
+        await self._wipe(volume, 0, found.size)
 
-    async def _zero(self, volume: str, start: int, end: int) -> None:
-        """Make a range of a volume read as zeros durably, and log the progress."""
+    async def _wipe(self, volume: str, start: int, end: int) -> None:
         if start == end:
             return
         device = await self._open_to_write(volume)
-        said = self._clock.seconds()
         try:
-            for offset in range(start, end, _WIPED):
-                await device.zero(offset, min(_WIPED, end - offset))
-                if self._clock.seconds() - said > _REPORT:
-                    said = self._clock.seconds()
-                    self._log.info(
-                        "wiping {volume}: {done} of {all} GiB",
-                        volume=self._called(volume),
-                        done=offset // _WIPED + 1,
-                        all=-(-end // _WIPED),
-                    )
-            await device.flush()
+            await self._zero(volume, start, end, device)
         finally:
             await device.close()
 
@@ -92,6 +79,5 @@ class ThickBackend(AdoptingLvm):
             return "this is no volume with extents of its own"
         return None
 
-    async def _extended(self, volume: str, start: int, found: Found) -> None:
-        # New extents hold old data.
-        await self._zero(volume, start, found.size)
+    async def _grow(self, volume: str, found: Found, size: int) -> None:
+        await self._lengthen_with_zeros(volume, size)

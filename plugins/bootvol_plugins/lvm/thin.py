@@ -16,6 +16,7 @@ from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
     ICountingBackend,
+    IGrowingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IMeasuredBackend,
@@ -38,6 +39,7 @@ from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
     IGuardedBackend,
     ICountingBackend,
     IRoutingBackend,
+    IGrowingBackend,
     IAdoptingBackend,
 )
 class ThinBackend(AdoptingLvm):
@@ -62,10 +64,9 @@ class ThinBackend(AdoptingLvm):
         limit: int,
         reduce: Sequence[str],
     ) -> None:
-        super().__init__(context, binary, group, store)
+        super().__init__(context, binary, group, store, reduce)
         self._pool_name = pool
         self._chunk = chunk
-        self._reduce = reduce
         self._pool = Pool(self._lvm, context.reactor, context.name, group, pool, limit)
 
     async def room(self) -> Room:
@@ -107,6 +108,11 @@ class ThinBackend(AdoptingLvm):
         elif whole > found.size:
             await self._lvm.run("lvextend", "-y", "-L", f"{whole}b", self._lv(volume))
 
+    async def _grow(self, volume: str, found: Found, size: int) -> None:
+        # The pool zeroes new chunks.
+        await self._pool.check()
+        await self._lengthen(volume, found.whole(size))
+
     def _cut(self, volume: str, found: Found, size: int) -> None:
         # Otherwise the cut-off data would stay in the pool, and return when the volume grows.
         with failures(f"Cloning {self._called(volume)} failed"):
@@ -116,10 +122,6 @@ class ThinBackend(AdoptingLvm):
         if row["lv_attr"][:1] != "V" or row["pool_lv"] != self._pool_name:
             return "the volume is not in the backend's thin pool"
         return None
-
-    async def _extended(self, volume: str, start: int, found: Found) -> None:
-        # The pool zeroes new chunks.
-        pass
 
     async def _prepare(self, name: str) -> None:
         # LVM skips snapshots at activations, unless the flag is taken away.

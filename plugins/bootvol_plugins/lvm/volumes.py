@@ -18,6 +18,8 @@ from bootvol.errors import BackendFailed
 TAG: Final = "bootvol"
 #: The prefix of their names. LVM reserves names that begin with ``snapshot`` and some others.
 PREFIX: Final = "bootvol-"
+#: The tag of a volume that becomes larger: its former size in bytes follows.
+CONTENT: Final = "bootvol.content="
 #: The fields of a report on volumes.
 FIELDS: Final = (
     "lv_path",
@@ -47,6 +49,8 @@ class Found:
     :ivar number: major and minor number of the device; None while the volume is inactive.
     :ivar uuid: UUID of the device.
     :ivar is_open: True if the device is open.
+    :ivar content: the former size in bytes of a volume that becomes larger; None for any other
+        volume.  What follows may be old data of others.
     """
 
     path: str
@@ -56,19 +60,23 @@ class Found:
     number: tuple[int, int] | None
     uuid: str
     is_open: bool
+    content: int | None
 
     @classmethod
     def of_row(cls, row: Mapping[str, str]) -> Found:
         """Return the volume of a report's row."""
         number = int(row["lv_kernel_major"]), int(row["lv_kernel_minor"])
+        tags = row["lv_tags"].split(",")
+        begun = [int(tag.removeprefix(CONTENT)) for tag in tags if tag.startswith(CONTENT)]
         return cls(
             row["lv_path"],
             int(row["lv_size"]),
             int(row["vg_extent_size"]),
-            TAG in row["lv_tags"].split(","),
+            TAG in tags,
             number if number[0] >= 0 else None,
             "LVM-" + (row["vg_uuid"] + row["lv_uuid"]).replace("-", ""),
             row["lv_device_open"] == "open",
+            min(begun, default=None),
         )
 
     def whole(self, size: int) -> int:

@@ -149,10 +149,16 @@ class Folder:
 
         :param disk: descriptor of the disk.
         """
-        process, found = self.process(), os.fstat(disk)
-        if process is not None and stat.S_ISREG(found.st_mode) and may_limit():
+        found = os.fstat(disk)
+        if stat.S_ISREG(found.st_mode):
+            self.allow(found.st_size)
+
+    def allow(self, size: int) -> None:
+        """Let the server's QEMU write to disks in files of ``size`` bytes, if QEMU runs."""
+        process = self.process()
+        if process is not None and may_limit():
             now, most = resource.prlimit(process, resource.RLIMIT_FSIZE)
-            wanted = room(found.st_size)
+            wanted = room(size)
             if now != resource.RLIM_INFINITY and now < wanted:
                 resource.prlimit(process, resource.RLIMIT_FSIZE, (wanted, most))
 

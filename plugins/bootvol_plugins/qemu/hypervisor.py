@@ -16,17 +16,21 @@ from zope.interface import implementer
 
 from bootvol.clocks import sleep
 from bootvol.errors import HypervisorFailed
-from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
+from bootvol.interfaces import (
+    IConfiguringHypervisor,
+    IPoweringHypervisor,
+    IResizingHypervisor,
+    PluginContext,
+)
 from bootvol.jail import NotConfined
 from bootvol.model import Disk, Machine
 from bootvol.processes import Child, readable, shortage_in, spawn
 from bootvol.threads import outlast
-from bootvol_plugins.qemu import console, disks, machine, reach
+from bootvol_plugins.qemu import console, disks, machine, plugged, reach
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.qmp import (
     ADDED,
-    FDSETS,
     Qmp,
     QmpFailed,
     QmpRefused,
@@ -54,7 +58,7 @@ _ASK_AGAIN: Final = 5.0
 _NOT_LET: Final = re.compile("not permitted|[Pp]ermission denied")
 
 
-@implementer(IPoweringHypervisor, IConfiguringHypervisor)
+@implementer(IPoweringHypervisor, IConfiguringHypervisor, IResizingHypervisor)
 class QemuHypervisor:
     """The QEMU hypervisor.  Each server has a folder in one directory, which exists."""
 
@@ -287,7 +291,8 @@ class QemuHypervisor:
                     return
                 if device in await devices(qmp):
                     await self._unplug(qmp, server, device)
-                await in_time(self._drop(qmp, disks.prefix(device)), _CLOSE, self._reactor)
+                closing = plugged.drop(qmp, disks.prefix(device), self._reactor)
+                await in_time(closing, _CLOSE, self._reactor)
 
     async def _unplug(self, qmp: Qmp, server: str, device: str) -> None:
         """Let the guest release a device.  The guest has to agree."""
@@ -307,30 +312,15 @@ class QemuHypervisor:
                 ask = now + _ASK_AGAIN
             await self._pause()
 
-    async def _drop(self, qmp: Qmp, prefix: str) -> None:
-        """Let QEMU close all that it has opened for a device, even by a failed attempt."""
-        # One limit for all nodes: a guest that broke out may name many.
-        end = self._reactor.seconds() + _QUIT
-        for node in await nodes(qmp):
-            if node.startswith(prefix):
-                await self._delete(qmp, node, end)
-        for fdset in await qmp.ask(FDSETS, "query-fdsets"):
-            if any(each.get("opaque", "").startswith(prefix) for each in fdset["fds"]):
-                await qmp.execute("remove-fd", {"fdset-id": fdset["fdset-id"]})
-        for name in await children(qmp, "/objects"):
-            if name.startswith(prefix):
-                await qmp.execute("object-del", {"id": name})
-
-    async def _delete(self, qmp: Qmp, node: str, end: float) -> None:
-        while True:
-            try:
-                await qmp.execute("blockdev-del", {"node-name": node})
-                return
-            except QmpRefused:
-                # A device that has gone may hold the node a moment longer.
-                if self._reactor.seconds() > end:
-                    raise
-            await self._pause()
+    async def resize(self, server: str, disk: Disk, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IResizingHypervisor.resize`."""
+        with failures(f"Server {server} does not see the new size of {disk.device}"):
+            async with self._monitor(server) as qmp, self._folder(server) as folder:
+                if qmp is None or folder is None:
+                    raise HypervisorFailed(f"Server {server} does not run.")
+                if disk.connection.kind == "file":
+                    await self._threads.run(folder.allow, size)
+                await plugged.resize(qmp, server, disk, size)
 
     async def console(self, server: str, length: int) -> bytes:
         """See :meth:`bootvol.interfaces.IHypervisor.console`."""

@@ -42,7 +42,12 @@ from bootvol.interfaces.backends import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.interfaces.hypervisors import IConfiguringHypervisor, IHypervisor, IPoweringHypervisor
+from bootvol.interfaces.hypervisors import (
+    IConfiguringHypervisor,
+    IHypervisor,
+    IPoweringHypervisor,
+    IResizingHypervisor,
+)
 from bootvol.interfaces.identities import IIdentity
 from bootvol.interfaces.image_stores import IImageStore, IImageUpload, IStagedUpload
 from bootvol.interfaces.image_takers import IImageTaker
@@ -102,6 +107,7 @@ __all__ = [
     "IPrefetchingStream",
     "IPrefixedStream",
     "IReloadable",
+    "IResizingHypervisor",
     "IRoutingBackend",
     "ISharingBackend",
     "ISnapshotAdoptingBackend",

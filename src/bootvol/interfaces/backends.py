@@ -235,7 +235,10 @@ class IGrowingBackend(Interface):
         the content, and every method takes the volume.  A volume that is larger than ``size``
         stays as it is: the call may come late, from a daemon that has lost its claim.
 
-        :param volume: an allocated volume that nobody has open.
+        A guest may read and write the volume meanwhile, up to the former size.  The core tells the
+        guest the new size after the call.
+
+        :param volume: an allocated volume.
         :param size: the new size in bytes, a multiple of the block size.
         :raises bootvol.errors.NoSpace: if the backend has no room.
         :raises bootvol.errors.BackendFailed: if the volume does not exist, or the device fails.

@@ -90,6 +90,21 @@ class IPoweringHypervisor(IHypervisor):
         """
 
 
+class IResizingHypervisor(IHypervisor):
+    """A hypervisor that tells running guests about disks that have become larger."""
+
+    async def resize(server: str, disk: Disk, size: int) -> None:
+        """Tell a running server that one of its disks has become larger.  Idempotent.
+
+        The disk itself has the new size already.
+
+        :param disk: a disk as :meth:`attach` or :meth:`start` took it.
+        :param size: the new size in bytes.
+        :raises bootvol.errors.HypervisorFailed: if the server does not run, does not have the disk,
+            or does not take the new size.
+        """
+
+
 class IConfiguringHypervisor(IHypervisor):
     """A hypervisor that gives guests :attr:`bootvol.model.Machine.files`.
 

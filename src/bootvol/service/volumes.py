@@ -297,7 +297,7 @@ class Volumes:
     def _reason(self, db: Db, volume: Volume, made_from: Import | None) -> ErrorReport | None:
         """Return why a volume failed, or why no work on it is possible now."""
         reason = volume.error or absence(db, self._backends, volume)
-        if reason is None and volume.status in MOVING:
+        if reason is None and volume.status in MOVING | {Status.EXTENDING}:
             reason = of_daemon(db, attachment_rows.owner(db, volume.id), self._daemon)
         if reason is None and made_from is not None and volume.status in MAKING:
             reason = self._images.missing(made_from.image.source)

@@ -15,7 +15,7 @@ import attrs
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
-from bootvol.lifecycle import HELD
+from bootvol.lifecycle import HELD, Status
 from bootvol.model import ROOT, Attachment, ConnectionInfo, Server, Volume
 from bootvol.store import holds
 from bootvol.store.schema import attachments, servers, volumes
@@ -98,7 +98,7 @@ def listed(
         .where(
             attachments.c.tenant == tenant,
             attachments.c.server_id == server_id,
-            volumes.c.status.in_(HELD),
+            volumes.c.status.in_(HELD | {Status.EXTENDING}),
         )
         .order_by(attachments.c.volume_id)
     )

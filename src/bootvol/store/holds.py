@@ -23,6 +23,7 @@ from bootvol.store.schema import attachments, holds, servers, volumes
 _OURS: Final = {
     Status.ATTACHING: HoldState.ATTACHING,
     Status.IN_USE: HoldState.ATTACHED,
+    Status.EXTENDING: HoldState.ATTACHED,
     Status.DETACHING: HoldState.ATTACHED,
 }
 #: The status of a volume by the state of its holds; the last one counts.
@@ -129,14 +130,26 @@ def follow(connection: Connection, volume_id: int, status: Status, *, freed: boo
     :param freed: whether a hold has gone, or a server keeps the volume after all: only then does a
         volume stop to be ``detaching``.
     """
+    target = _target(connection, volume_id)
+    kept = status is Status.DETACHING and target is Status.IN_USE and not freed
+    if status in FOLLOWING and status is not target and not kept:
+        states.apply_event(connection, Kind.VOLUME, volume_id, _EVENTS[target])
+
+
+def after_growth(connection: Connection, volume_id: int) -> Event:
+    """Return the event for a volume whose growth has ended."""
+    target = _target(connection, volume_id)
+    return Event.EXTENDED if target is Status.AVAILABLE else _EVENTS[target]
+
+
+def _target(connection: Connection, volume_id: int) -> Status:
+    """Return the status that the holds on a volume mean."""
     found = {each.state for each in of_volume(connection, volume_id)}
     target = Status.AVAILABLE
     for state, meant in _MEANT.items():
         if state in found:
             target = meant
-    kept = status is Status.DETACHING and target is Status.IN_USE and not freed
-    if status in FOLLOWING and status is not target and not kept:
-        states.apply_event(connection, Kind.VOLUME, volume_id, _EVENTS[target])
+    return target
 
 
 def after_making(connection: Connection, volume_id: int) -> None:

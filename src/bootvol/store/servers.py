@@ -99,10 +99,13 @@ def count(connection: Connection, tenant: str) -> int:
     return connection.execute(query).scalar_one()
 
 
-def having(connection: Connection, volume_id: int) -> Server | None:
-    """Return the server that has or will have a volume; None if bootvol does not run the server."""
+def having(connection: Connection, volume_id: int, *, lock: bool = False) -> Server | None:
+    """Return the server that has or will have a volume; None if bootvol does not run the server.
+
+    :param lock: whether to lock the server against other changes until the transaction ends.
+    """
     query = select(servers).join(attachments).where(attachments.c.volume_id == volume_id)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query.with_for_update(of=servers) if lock else query).one_or_none()
     return of_row(row) if row is not None else None
 
 

@@ -16,7 +16,7 @@ from bootvol.store.schema import attachments, servers, volume_types, volumes
 from bootvol.store.states import error_of
 
 #: Statuses in which a server has the volume.  In any other status the volume is at most promised.
-_ATTACHED: Final = frozenset({Status.IN_USE, Status.DETACHING})
+_ATTACHED: Final = frozenset({Status.IN_USE, Status.EXTENDING, Status.DETACHING})
 #: The parts of a volume that are not columns of its row, or that the database chooses.
 _NOT_COLUMNS: Final = ("id", "error", "attachments", "volume_type_uuid")
 

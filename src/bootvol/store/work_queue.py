@@ -50,6 +50,10 @@ _VALUES: Final[Mapping[Kind, Callable[[Row[object]], Subject]]] = {
 
 #: Statuses of rows that go, with their data or without.
 _GOING: Final = frozenset({Status.DELETING, Status.GIVING_UP})
+#: Statuses of a volume about which a server is told.
+_TOLD: Final = MOVING | {Status.EXTENDING}
+#: The SQL condition for volumes that become larger.
+_GROWS: Final = volumes.c.status == Status.EXTENDING
 #: The same tables once more, to compare one volume of a server with another.
 _OTHERS: Final = volumes.alias("others")
 _THEIRS: Final = attachments.alias("theirs")
@@ -162,7 +166,9 @@ def _blank() -> ColumnElement[bool]:
 
 
 def _growth(request: claims.ClaimRequest) -> ColumnElement[bool]:
-    return and_(volumes.c.status == Status.EXTENDING, ~_copied(request))
+    """Return the SQL condition for volumes to make larger, but for disks of bootvol's servers."""
+    plugged = exists().where(attachments.c.volume_id == volumes.c.id)
+    return and_(volumes.c.status == Status.EXTENDING, ~plugged, ~_copied(request))
 
 
 def _upload(request: claims.ClaimRequest) -> ColumnElement[bool]:
@@ -207,19 +213,22 @@ def _snapshot_removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
 
 
 def _move(request: claims.ClaimRequest) -> ColumnElement[bool]:
-    """Return the SQL condition for volumes to attach or detach, except in work on whole servers."""
+    """Return the SQL condition for volumes to attach, detach, or make larger while a server runs.
+
+    Work on whole servers attaches and detaches by itself, and waits for growth.
+    """
     whole = exists().where(
         servers.c.id == attachments.c.hosted, servers.c.status != Status.AVAILABLE
     )
     mine = exists().where(
         attachments.c.volume_id == volumes.c.id,
         _is(attachments.c.daemon, request),
-        ~whole,
+        or_(volumes.c.status == Status.EXTENDING, ~whole),
         ~_told(attachments.c.hosted, request),
     )
     # Writes to a volume during its copy would make a copy of no single moment.
     quiet = or_(volumes.c.status == Status.DETACHING, ~_copied(request))
-    return and_(volumes.c.status.in_(MOVING), mine, quiet)
+    return and_(volumes.c.status.in_(_TOLD), mine, quiet)
 
 
 def _build(request: claims.ClaimRequest) -> ColumnElement[bool]:
@@ -236,12 +245,12 @@ def _build(request: claims.ClaimRequest) -> ColumnElement[bool]:
 
 def _end(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers to end: none of their disks is attached or detached."""
-    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, request))
+    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, request), ~_has(_GROWS))
 
 
 def _power(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers to turn off or on: none of their disks is plugged."""
-    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, request))
+    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, request), ~_has(_GROWS))
 
 
 def _copied(request: claims.ClaimRequest) -> ColumnElement[bool]:
@@ -277,7 +286,7 @@ def _told(server: ColumnElement[object], request: claims.ClaimRequest) -> Column
     return exists().where(
         _THEIRS.c.hosted == server,
         _THEIRS.c.volume_id == _OTHERS.c.id,
-        _OTHERS.c.status.in_(MOVING),
+        _OTHERS.c.status.in_(_TOLD),
         _worked_on(_OTHERS, Kind.VOLUME, request),
     )
 

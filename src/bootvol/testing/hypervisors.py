@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from bootvol.interfaces import (
     IConfiguringHypervisor,
     IHypervisor,
     IPoweringHypervisor,
+    IResizingHypervisor,
     PluginContext,
 )
 from bootvol.model import ConnectionInfo, Disk, Machine
@@ -267,6 +269,26 @@ class HypervisorContract(Contract):
             await subject.says(_SERVER, subject.ready)
             assert list(await subject.hypervisor.running()) == [_SERVER]
             await subject.hypervisor.stop(_SERVER)
+
+    @ensureDeferred
+    async def test_a_disk_becomes_larger_while_its_server_runs(self, subject: Subject) -> None:
+        hypervisor = subject.hypervisor
+        if not IResizingHypervisor.providedBy(hypervisor):
+            return  # The hypervisor promises nothing: the core refuses such growth.
+        resizing, disk = IResizingHypervisor(hypervisor), Disk("vdb", subject.spare)
+        with pytest.raises(HypervisorFailed):
+            await resizing.resize(_SERVER, disk, 2 * 1024 * 1024)
+        await subject.up(_SERVER)
+        with pytest.raises(HypervisorFailed):
+            await resizing.resize(_SERVER, disk, 2 * 1024 * 1024)
+        await hypervisor.attach(_SERVER, disk)
+        if subject.spare.kind == "file":
+            size = Path(subject.spare.address).stat().st_size + 1024 * 1024
+            os.truncate(subject.spare.address, size)
+            for _ in range(2):
+                await resizing.resize(_SERVER, disk, size)
+            assert Path(subject.spare.address).stat().st_size == size
+        await hypervisor.detach(_SERVER, "vdb")
 
 
 def make_hypervisor_tests(

@@ -15,7 +15,11 @@ from zope.interface import implementer
 
 from bootvol.clocks import sleep
 from bootvol.errors import HypervisorFailed
-from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor
+from bootvol.interfaces import (
+    IConfiguringHypervisor,
+    IPoweringHypervisor,
+    IResizingHypervisor,
+)
 from bootvol.model import ConnectionInfo, Disk, Machine
 from bootvol.reactors import IReactor
 
@@ -30,6 +34,7 @@ class MemoryServer:
     :ivar disks: connections of the attached disks, by device.
     :ivar runs: whether the server runs.  A test sets False when the guest turns the server off.
     :ivar lets_go: whether the guest releases disks.
+    :ivar sizes: sizes in bytes of the disks that have become larger, by device.
     """
 
     machine: Machine
@@ -37,9 +42,10 @@ class MemoryServer:
     console: bytes = READY
     runs: bool = True
     lets_go: bool = True
+    sizes: dict[str, int] = attrs.Factory(dict)
 
 
-@implementer(IPoweringHypervisor, IConfiguringHypervisor)
+@implementer(IPoweringHypervisor, IConfiguringHypervisor, IResizingHypervisor)
 class MemoryHypervisor:
     """A hypervisor with servers in memory.  Their guests start at once.
 
@@ -106,6 +112,16 @@ class MemoryHypervisor:
         if not found.lets_go:
             raise HypervisorFailed("the guest does not let go of the disk")
         del found.disks[device]
+
+    async def resize(self, server: str, disk: Disk, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IResizingHypervisor.resize`."""
+        await self._turn()
+        found = self.servers.get(server)
+        if found is None or not found.runs:
+            raise HypervisorFailed("the server does not run")
+        if found.disks.get(disk.device) != disk.connection:
+            raise HypervisorFailed("the server does not have the disk")
+        found.sizes[disk.device] = size
 
     async def console(self, server: str, length: int) -> bytes:
         """See :meth:`bootvol.interfaces.IHypervisor.console`."""

@@ -16,6 +16,9 @@ from bootvol.api.http import Reply
 from bootvol.errors import InvalidRequest, NotFound, VolumeBusy
 from bootvol.policy import Right
 
+#: The minor version from which volumes in use become larger.
+_IN_USE: Final = 42
+
 
 class SetBootable(BaseModel):
     """The parameters of ``os-set_bootable``."""
@@ -58,7 +61,9 @@ async def _extend(context: CinderContext, number: int, body: Extend) -> Reply:
     if body.new_size is None:
         raise InvalidRequest(refusal("new_size", None, "None is not of type 'integer', 'string'"))
     try:
-        await context.services.sizes.extend(context.caller, number, body.new_size)
+        await context.services.sizes.extend(
+            context.caller, number, body.new_size, in_use=context.has(_IN_USE)
+        )
     except VolumeBusy:
         found = await context.services.volumes.get(context.caller, number)
         # Cinder's own quotes.

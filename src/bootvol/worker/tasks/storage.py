@@ -20,7 +20,7 @@ from bootvol.errors import (
 from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Kind, Status
-from bootvol.model import Snapshot, Volume
+from bootvol.model import ConnectionInfo, Snapshot, Volume
 from bootvol.store import holds, states, strays
 from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
@@ -51,6 +51,10 @@ class Storage:
         :raises BackendFailed: if the operator has removed the backend from the configuration.
         """
         return self._backends.named(name)
+
+    async def connection(self, volume: Volume) -> ConnectionInfo:
+        """Return how hypervisors reach a volume: see :meth:`.Backends.connection`."""
+        return await self._backends.connection(volume)
 
     async def check_unused(self, backend: str, name: str) -> None:
         """Check that nobody has a volume open: see :meth:`.Backends.check_unused`."""

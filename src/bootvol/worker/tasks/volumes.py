@@ -5,12 +5,14 @@ from __future__ import annotations
 from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
-from bootvol.errors import ErrorReport, ImportFailed
-from bootvol.interfaces import IGrowingBackend
+from bootvol.errors import ErrorReport, HypervisorFailed, ImportFailed
+from bootvol.interfaces import IGrowingBackend, IHypervisor, IResizingHypervisor
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import GIB, Import, Phase, Volume
-from bootvol.store import import_queue, states
+from bootvol.model import GIB, Disk, Import, Phase, Server, Volume
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import holds, import_queue, states
 from bootvol.store import imports as import_rows
+from bootvol.store import servers as server_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.worker.claims import Claim
 from bootvol.worker.image_cache import ImageCache
@@ -127,36 +129,78 @@ def _begin(db: Db, volume_id: int) -> Import:
 
 
 class ExtendVolume(OnBackendTask):
-    """Makes a volume larger."""
+    """Makes a volume larger, and tells the server that runs with the volume.
+
+    :param hypervisor: None if other systems run the servers.
+    """
 
     kind = Kind.VOLUME
     statuses = frozenset({Status.EXTENDING})
 
-    def __init__(self, volume: Volume, storage: Storage) -> None:
+    def __init__(self, volume: Volume, storage: Storage, hypervisor: IHypervisor | None) -> None:
         super().__init__(volume, storage)
+        self._volume = volume
+        self._hypervisor = hypervisor
         self._target = volume.target_gib or volume.size_gib
+        self._grown = False
 
     async def work(self, claim: Claim) -> Event:
         """Make the volume larger on its backend."""
+        plugged = await claim.in_transaction(_plugged, self.id)
         growing = IGrowingBackend(self.backend_plugin)
-        await self.storage.with_room(
+        growth = self.storage.with_room(
             self._backend, lambda: growing.grow(self._name, self._target * GIB)
         )
+        # Other volumes need the place among those who talk to servers.
+        await (growth if plugged is None else self.lane_place.rest(growth))
+        self._grown = True
+        if plugged is not None:
+            await self._tell(*plugged)
         return Event.EXTENDED
+
+    async def _tell(self, server: Server, device: str) -> None:
+        """Let a server know the new size, if the server runs.
+
+        :raises HypervisorFailed: if the guest sees the former size until its next start.
+        """
+        if self._hypervisor is None or server.name not in await self._hypervisor.running():
+            return
+        disk = Disk(device, await self.storage.connection(self._volume))
+        try:
+            await IResizingHypervisor(self._hypervisor).resize(
+                server.name, disk, self._target * GIB
+            )
+        except HypervisorFailed as error:
+            raise HypervisorFailed(
+                f"The volume is larger, but the server sees the former size until its next start."
+                f" {error.message}"
+            ) from error
 
     async def undo(self) -> Event:
         """Return the event for a volume of its former size, if the volume is still good."""
-        await (await self.backend_plugin.open_reader(self._name)).close()
+        if not self._grown:
+            await (await self.backend_plugin.open_reader(self._name)).close()
         return Event.EXTENDED
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """See :meth:`Task.settle`; the size changes now."""
+        # While a server has the volume, nothing else decides about the volume's status.
+        if attachment_rows.find(db, self.id) is not None:
+            event = Event.ATTACHED
+        elif event is Event.EXTENDED or holds.exist(db, self.id):
+            event = holds.after_growth(db, self.id)
         super().settle(db, event, error)
-        grown = {"size_gib": self._target} if error is None else {}
+        grown = {"size_gib": self._target} if error is None or self._grown else {}
         volume_rows.change(db, self.id, {"target_gib": None, **grown})
 
     async def lost(self) -> None:
         """See :meth:`Task.lost`: the volume stays."""
+
+
+def _plugged(db: Db, volume_id: int) -> tuple[Server, str] | None:
+    """Return the server of bootvol's with a volume, and the device there; None without such."""
+    server, attachment = server_rows.having(db, volume_id), attachment_rows.find(db, volume_id)
+    return None if server is None or attachment is None else (server, attachment.disk)
 
 
 class RemoveVolume(Removing):

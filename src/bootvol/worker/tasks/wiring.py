@@ -57,7 +57,7 @@ def factories(parts: TaskParts) -> TaskFactories:
         ),
         make_from_snapshot=lambda volume: MakeFromSnapshot(volume, *copying),
         make_from_volume=lambda volume: MakeFromVolume(volume, *copying),
-        extend_volume=lambda volume: ExtendVolume(volume, storage),
+        extend_volume=lambda volume: ExtendVolume(volume, storage, hypervisor),
         upload_volume=lambda volume: UploadVolume(volume, storage, parts.takers, database, clock),
         replace_data=lambda volume: ReplaceData(volume, *copying),
         remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
