@@ -182,7 +182,7 @@ class Composition:
         config, services = self._config, self._services()
         identity = self.plugins["identity"]
         door = Door(identity, self._bounds, self._reactor)
-        answers = Answers(lambda: self._database.version)
+        answers = Answers(self._database.version)
         return ApiRoot(
             *keystone.mounts(
                 ILogin(identity, None),

@@ -65,6 +65,19 @@ async def test_both_show_and_do_the_same(daemons: tuple[Running, Running]) -> No
 
 
 @ensureDeferred
+async def test_each_shows_at_once_what_the_other_has_answered(
+    daemons: tuple[Running, Running],
+) -> None:
+    """Both keep answers that they have given before."""
+    paths = [f"/v1.1/{TENANT}/os-volumes", f"/volume/v3/{TENANT}/volumes"]
+    for number, writer in enumerate(daemons * 5):
+        for reader in daemons:
+            for path in paths:
+                assert len((await reader.request("GET", path)).json["volumes"]) == number
+        await writer.call("POST", "os-volumes", {"volume": {"size": 1}})
+
+
+@ensureDeferred
 async def test_a_disk_changes_hands_once(daemons: tuple[Running, Running]) -> None:
     """Two requests for one disk reach two daemons at the same time, on their way in and out."""
     first, second = daemons

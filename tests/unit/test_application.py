@@ -130,6 +130,10 @@ TEA = Dialect[TeaContext](
 )
 
 
+async def _same() -> int:
+    return 1
+
+
 class House:
     """The application, and a client.
 
@@ -138,7 +142,7 @@ class House:
 
     def __init__(self) -> None:
         self.served: list[str] = []
-        application = Application(TEA, self._admit, Answers(lambda: 1))
+        application = Application(TEA, self._admit, Answers(_same))
         # StubTreq is typed in part: mypy sees none of its methods.
         self._client: Any = StubTreq(ApiRoot(*application.mounts))
 

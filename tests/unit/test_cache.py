@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
 from pytest_twisted import ensureDeferred
-from sqlalchemy import Connection
-from twisted.internet.defer import Deferred
+from sqlalchemy import URL, Connection, select
+from twisted.internet.defer import Deferred, gatherResults
 
 from bootvol.api.cache import Answers
 from bootvol.errors import NotFound
+from bootvol.store import last_writes, upsert
 from bootvol.store.database import Database
+from bootvol.store.schema import stores
+from tests.daemons import reactor
+from tests.waiting import until
 
 
 class Rows:
     """A row with its version and the number of its reads."""
 
     def __init__(self) -> None:
-        self.version: int | None = 0
+        self.version = 0
         self.shown = "old"
         self.reads = 0
-        self.answers = Answers(lambda: self.version, most=10_000)
+        self.answers = Answers(self.now, most=10_000)
+
+    async def now(self) -> Hashable:
+        """Return the version of the row."""
+        return self.version
 
     async def read(self) -> Any:
         """Return the content of the row."""
@@ -69,14 +79,6 @@ async def test_what_was_read_before_a_write_is_not_kept() -> None:
 
 
 @ensureDeferred
-async def test_without_a_version_nothing_is_kept() -> None:
-    rows = Rows()
-    rows.version = None
-    assert [await rows.ask() for _ in range(3)] == ["old"] * 3
-    assert rows.reads == 3
-
-
-@ensureDeferred
 async def test_no_error_is_kept() -> None:
     rows = Rows()
 
@@ -102,23 +104,110 @@ async def test_what_is_kept_is_bounded() -> None:
     assert await rows.ask("49") == "x" * 1000, "an answer larger than the cache drives none out"
 
 
+@pytest.fixture
+def daemons(url: URL) -> Iterator[Sequence[Database]]:
+    """The databases of the daemons that share one database: two on a server, one on SQLite."""
+    loop: Any = reactor
+    made = [Database(url, loop) for _ in range(1 if url.get_backend_name() == "sqlite" else 2)]
+    made[0].upgrade()
+    for each in made:
+        each.start()
+    yield made
+    for each in made:
+        each.stop()
+
+
+def change(db: Connection) -> None:
+    """Change a row."""
+    upsert.put(db, stores, {"backend": "b", "host": ""}, {"identity": uuid4().hex})
+
+
 @ensureDeferred
-async def test_the_version_grows_with_what_may_be_shown(database: Database) -> None:
+async def test_each_write_of_each_daemon_makes_a_new_version(daemons: Sequence[Database]) -> None:
+    """Break: `src/bootvol/store/database.py`: `last_writes.note(db)` -> `pass`."""
+    seen: list[Hashable] = []
+    for writer in [*daemons, *daemons, *daemons]:
+        versions = [await each.version() for each in daemons]
+        assert versions == versions[:1] * len(daemons)
+        assert versions[0] not in seen
+        seen += versions[:1]
+        await writer.write(change)
+
+
+@ensureDeferred
+async def test_other_calls_make_no_new_version(daemons: Sequence[Database]) -> None:
+    """Nothing is shown of leases and progress, of reads, and of what was not committed."""
+
     def fails(db: Connection) -> None:
+        change(db)
         raise RuntimeError
 
-    database.start()
-    before = database.version
-    await database.read(lambda db: None)
-    await database.write_without_invalidation(lambda db: None)
-    assert database.version == before
-    await database.write(lambda db: None)
-    after = database.version
-    with pytest.raises(RuntimeError):
-        await database.write(fails)
-    if database.is_sqlite:
-        assert before is not None
-        assert after == before + 1
-    else:
-        assert after is None, "other daemons write there, too"
-    database.stop()
+    before = await daemons[0].version()
+    await daemons[0].read(lambda db: None)
+    await daemons[0].write_without_invalidation(change)
+    if not daemons[0].is_sqlite:
+        await daemons[0].write(lambda db: None)
+        with pytest.raises(RuntimeError):
+            await daemons[0].write(fails)
+    assert await daemons[0].version() == before
+
+
+@ensureDeferred
+async def test_writers_at_once_wait_for_nobody(daemons: Sequence[Database]) -> None:
+    """A version that two readers saw stands for the same rows, however the writes overlap."""
+    shown: dict[Hashable, set[int]] = {}
+
+    def more(db: Connection, number: int) -> None:
+        upsert.put(db, stores, {"backend": f"b{number}", "host": ""}, {"identity": uuid4().hex})
+
+    async def watch(reader: Database) -> None:
+        while not ended.called:
+            before = await reader.version()
+            rows = await reader.read(lambda db: db.execute(select(stores)).all())
+            if await reader.version() == before:
+                shown.setdefault(before, set()).add(len(rows))
+
+    ended = gatherResults(
+        Deferred.fromCoroutine(daemons[each % len(daemons)].write(more, each)) for each in range(40)
+    )
+    watching = [Deferred.fromCoroutine(watch(each)) for each in daemons]
+    await ended
+    await gatherResults(watching)
+    assert all(len(each) == 1 for each in shown.values())
+
+
+@ensureDeferred
+async def test_ended_sessions_are_forgotten(daemons: Sequence[Database]) -> None:
+    """Break: `src/bootvol/store/last_writes.py`: `connection.execute(_FORGET)` -> `pass`."""
+    if daemons[0].is_sqlite:
+        assert await daemons[0].read(last_writes.numbers) == ()
+        return
+    await daemons[0].write(change)
+    await daemons[1].write(change)
+    before = await daemons[1].read(last_writes.numbers)
+    daemons[0]._engine.dispose()
+
+    async def forgotten() -> bool:
+        daemons[1]._engine.dispose()
+        await daemons[1].write(change)
+        return not set(before) & set(await daemons[1].read(last_writes.numbers))
+
+    # The server ends a session a moment after the client.
+    await until(forgotten)
+
+
+@ensureDeferred
+async def test_a_restarted_server_tells_the_version(daemons: Sequence[Database]) -> None:
+    """Break: `src/bootvol/store/connections.py`: `return self.transact(transaction,
+    last_writes.numbers, writes=False)` -> `raise`.
+    """
+    if daemons[0].is_sqlite:
+        return
+    before = await daemons[0].version()
+    await daemons[1].read(
+        lambda db: db.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    )
+    assert await daemons[0].version() == before

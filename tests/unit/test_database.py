@@ -39,7 +39,7 @@ from twisted.python.failure import Failure
 
 from bootvol import database_checks
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
-from bootvol.store import connections, schema
+from bootvol.store import connections, schema, server
 from bootvol.store import database as databases
 from bootvol.store.columns import clean
 from bootvol.store.database import Database
@@ -143,8 +143,8 @@ async def test_a_daemon_leaves_the_schema_of_another_version_alone(
 ) -> None:
     """The connections were lost, so an upgrade was possible.
 
-    Break: `src/bootvol/store/connections.py`: `share(connection, self._revision)` -> `share(
-    connection, None)`.
+    Break: `src/bootvol/store/server.py`: `share(connection, self.revision)` -> `share(connection,
+    None)`.
     """
     await served.write(add)
     with psycopg.connect(address, autocommit=True) as connection:
@@ -689,7 +689,7 @@ async def test_leases_do_not_wait_for_what_clients_write(served: Database) -> No
 async def test_a_daemon_that_stops_half_way_locks_nothing_for_long(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_IDLE", 1)
+    monkeypatch.setattr(server, "_IDLE", 1)
     with working(on_server(address)) as stopped, working(on_server(address)) as other:
         await other.write(add)
         goes_on, locked = threading.Event(), threading.Event()

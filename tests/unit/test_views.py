@@ -84,8 +84,12 @@ async def test_the_server_error_of_the_specification() -> None:
     no_limits = RateLimits([], Clock())
     unused = dict.fromkeys((each.name for each in attrs.fields(Services)), other)
     services = Services(**{**unused, "volumes": Broken(), "rates": no_limits})
+
+    async def same() -> None:
+        return None
+
     door = Door(Anybody(), CallLimits.of(9), Clock())  # type: ignore[arg-type]
-    api = application(door, Policy(), services, Answers(lambda: None))
+    api = application(door, Policy(), services, Answers(same))
     agent = RequestTraversalAgent(ApiRoot(*api.mounts))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})

@@ -19,15 +19,14 @@ class Answers:
 
     The cache drops the least recently used answers first.
 
-    :param version: returns the version of the rows.  Every write that changes shown values
-        increases the version, before the write is answered.  None means an unknown version: then
-        the cache keeps nothing.
+    :param version: returns the version of the rows.  Every write that changes shown values makes a
+        new version, before the write is answered.  No version ever returns.
     :param most: size of the cache in bytes.
     """
 
-    def __init__(self, version: Callable[[], int | None], most: int = _MOST) -> None:
+    def __init__(self, version: Callable[[], Awaitable[Hashable]], most: int = _MOST) -> None:
         self._now = version
-        self._version: int | None = None
+        self._version: Hashable = None
         self._kept: LRUCache[Hashable, bytes] = LRUCache(most, lambda each: len(each) + _OVERHEAD)
 
     async def get(self, key: Hashable, answer: Callable[[], Awaitable[object]]) -> bytes:
@@ -37,7 +36,7 @@ class Answers:
         :raises bootvol.errors.BootvolError: if ``answer`` raises one.  Errors are never cached.
         """
         # Read the version before the rows: a write in the meantime must make the answer outdated.
-        version = self._now()
+        version = await self._now()
         if version != self._version:
             self._version = version
             self._kept.clear()
@@ -45,7 +44,7 @@ class Answers:
         if kept is not None:
             return kept
         new = orjson.dumps(await answer())
-        if version is not None and version == self._version:
+        if version == self._version:
             # An answer larger than the cache is not kept.
             with suppress(ValueError):
                 self._kept[key] = new

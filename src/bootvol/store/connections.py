@@ -8,7 +8,6 @@ the thread comes back.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,26 +22,23 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     InterfaceError,
-    InvalidatePoolError,
     OperationalError,
 )
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
-from bootvol.store import events, journal, read_only, schema
+from bootvol.store import events, journal, last_writes, read_only, schema
 from bootvol.store.events import StateChange
-from bootvol.store.schema_lock import OtherSchema, share
+from bootvol.store.schema_lock import OtherSchema
+from bootvol.store.server import Server, settings
 
 T = TypeVar("T")
 
 #: Longest time of a transaction in seconds, with all its waits.  Clients of the API hear of a
 #: failure within ten seconds.
 LIMIT: Final = 8.0
-#: Longest wait for a connection, and for a lock on SQLite's file, in seconds.
+#: Longest wait for a lock on SQLite's file, in seconds.
 _PATIENCE: Final = 5
-#: Seconds after which a server ends a transaction whose daemon has stopped half way (on a sleeping
-#: machine, say).  Others wait for the rows locked by such a transaction.
-_IDLE: Final = 30
 #: Maximum number of tries of a transaction that collides with others.
 _TRIES: Final = 3
 #: Error codes of PostgreSQL (appendix A of its manual).  First: statements collided.  Then: the
@@ -57,14 +53,6 @@ _NOT_PREPARED: Final = frozenset({"26000", "42P05"})
 _TOO_MUCH: Final = "54"
 #: Error code of SQLite (its C interface): a mistake in a statement.
 _MISTAKE: Final = 1
-#: Settings to notice a server that went away without a word.  The names are libpq's.
-_TCP: Final = {
-    "connect_timeout": _PATIENCE,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
 
 
 class BrokenOff(Exception):
@@ -129,12 +117,10 @@ class Connections:
         #: SQLite's write-ahead log beside the file.  The log exists while connections are open.
         self._log: tuple[int, int] | None = None
         self._open: set[int] = set()
-        self._revision: str | None = None
-        self._prepares = True
         self._here = local()
         try:
             # Failures reach the log, and values may be secrets: signed URLs, user data.
-            more = {"hide_parameters": True} | ({} if self.is_sqlite else _server(url))
+            more = {"hide_parameters": True} | ({} if self.is_sqlite else settings(url))
             self.engine = create_engine(url, pool_size=most, max_overflow=0, **more)
         except ImportError as error:
             raise ConfigurationError(
@@ -144,14 +130,15 @@ class Connections:
             _tune_sqlite(self.engine)
             self._count()
         else:
-            self._tune_server()
+            self._server = Server(self.engine, self._use, LIMIT)
 
     def begin(self) -> None:
         """Note the identity of the database file, which is in use from now on.  Blocks.
 
         New connections to a server require this version's schema from now on.
         """
-        self._revision = schema.REVISION
+        if not self.is_sqlite:
+            self._server.revision = schema.REVISION
         if self._path is not None:
             journal.reserve(self._path)
             self._file = _identity(self._path) or (0, 0)
@@ -181,9 +168,7 @@ class Connections:
         :raises DatabaseUnavailable: if the database does not answer, or takes nothing for now.
         :raises DatabaseRefused: if the database will never take the data.
         """
-        self._here.transaction = transaction
-        try:
-            transaction.begin()
+        with self._used_by(transaction):
             self._check_file()
             tries = _TRIES
             while True:
@@ -192,11 +177,35 @@ class Connections:
                     return self._transact(transaction, query, writes=writes)
                 except DBAPIError as error:
                     if _state(error) in _NOT_PREPARED:
-                        self._prepares = False
+                        self._server.prepares = False
                     elif _state(error) not in _COLLISIONS:
                         raise
                     if not tries:
                         raise
+
+    def last_writes(self, transaction: Transaction) -> tuple[int, ...]:
+        """Return the last writes on a server, in this thread.
+
+        :raises DatabaseUnavailable: if the database does not answer for now.
+        """
+        try:
+            with self._used_by(transaction):
+                return self._server.last_writes()
+        except self.engine.dialect.loaded_dbapi.Error:
+            # The server may have been restarted.
+            return self.transact(transaction, last_writes.numbers, writes=False)
+
+    @contextmanager
+    def _used_by(self, transaction: Transaction) -> Iterator[None]:
+        """Let a transaction use connections of this thread, and translate errors.
+
+        :raises DatabaseUnavailable: if the database does not answer, or takes nothing for now.
+        :raises DatabaseRefused: if the database will never take the data.
+        """
+        self._here.transaction = transaction
+        try:
+            transaction.begin()
+            yield
         except (BrokenOff, OtherSchema, OSError) as error:
             raise DatabaseUnavailable from error
         except DataError as error:
@@ -214,6 +223,10 @@ class Connections:
     ) -> T:
         changes: list[StateChange] = []
         options = {"bootvol_writes": writes, **events.options(changes)}
+        if not writes and not self.is_sqlite:
+            # Each statement sees all data committed by then in a transaction, too.  Without one,
+            # two turns to the server are saved.
+            options["isolation_level"] = "AUTOCOMMIT"
         with (
             self.engine.connect().execution_options(**options) as connection,
             connection.begin(),
@@ -259,52 +272,6 @@ class Connections:
             if not self._open:
                 self._log = None
 
-    def _tune_server(self) -> None:
-        """Bound the waits at the server, and note the socket of each transaction."""
-        engine = self.engine
-        read_only.watch(engine)
-
-        @event.listens_for(engine, "connect")
-        def connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-            # A descriptor of its own: the connection may close its descriptor, and the number may
-            # then mean another file.
-            own = socket.socket(fileno=os.dup(connection.fileno()))
-            try:
-                self._use(own)
-                was, connection.autocommit = connection.autocommit, True
-                connection.execute(f"SET statement_timeout = {LIMIT * 1000:.0f}")
-                connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE * 1000}")
-                # psycopg reads no other format of dates.
-                connection.execute("SET DateStyle = 'ISO'")
-                share(connection, self._revision)
-                connection.autocommit = was
-            except BaseException:
-                own.close()
-                connection.close()
-                raise
-            record.info.update(socket=own, fresh=True)
-
-        @event.listens_for(engine, "checkout")
-        def used(connection: DBAPIConnection, record: ConnectionPoolEntry, _fairy: object) -> None:
-            self._use(record.info["socket"])
-            if not self._prepares:
-                connection.prepare_threshold = None
-            if not record.info.pop("fresh", False):
-                try:
-                    engine.dialect.do_ping(connection)
-                except engine.dialect.loaded_dbapi.Error as error:
-                    # The server may have been restarted.
-                    raise InvalidatePoolError from error
-
-        @event.listens_for(engine, "checkin")
-        def given_back(_connection: object, _record: ConnectionPoolEntry) -> None:
-            self._use(None)
-
-        @event.listens_for(engine, "close")
-        def closed(_connection: object, record: ConnectionPoolEntry) -> None:
-            if (own := record.info.pop("socket", None)) is not None:
-                own.close()
-
     def _use(self, connection: socket.socket | None) -> None:
         transaction: Transaction | None = getattr(self._here, "transaction", None)
         if transaction is not None:
@@ -329,18 +296,6 @@ def passes(error: DBAPIError) -> bool:
 def _state(error: DBAPIError) -> str:
     """Return PostgreSQL's code of an error; empty for an error without a code."""
     return getattr(error.orig, "sqlstate", None) or ""
-
-
-def _server(url: URL) -> dict[str, object]:
-    """Return the settings of connections to a server.  The operator's URL takes precedence.
-
-    The promise of :func:`bootvol.store.volumes.lock_tenant_quota` needs READ COMMITTED: each
-    statement sees all data committed by then.
-    """
-    bounds = {key: value for key, value in _TCP.items() if key not in url.query}
-    # The database or the role may set another encoding, in which some texts could not be sent.
-    arguments = {**bounds, "client_encoding": "UTF8"}
-    return {"isolation_level": "READ COMMITTED", "connect_args": arguments}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from bootvol import private
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.reactors import IReactor
-from bootvol.store import schema, schema_lock
+from bootvol.store import last_writes, schema, schema_lock
 from bootvol.store.calls import Call, ThreadLane
 from bootvol.store.connections import LIMIT, Connections, Transaction
 from bootvol.store.events import Publisher, Subscriber
@@ -158,13 +158,16 @@ class Database:
                 call.give_up()
         self._engine.dispose()
 
-    @property
-    def version(self) -> int | None:
-        """A number that grows with every :meth:`write`, before the write is answered.
+    async def version(self) -> Hashable:
+        """Return the version of the rows.  Each :meth:`write` of any daemon makes a new one.
 
-        None if other daemons write, too.
+        The version is new before the write is answered, and no version ever returns.
+
+        :raises DatabaseUnavailable: if the database does not answer for now.
         """
-        return self._changes if self.is_sqlite else None
+        if self.is_sqlite:
+            return self._changes
+        return await self._call(self._reading, self._connections.last_writes)
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -187,7 +190,14 @@ class Database:
             commit is missing.  In the latter case the data may have been written all the same.
         :raises DatabaseRefused: if the database will never take the data.
         """
-        return await self._run(self._writing, lambda db: query(db, *args, **kwargs), seen=True)
+
+        def noted(db: Connection) -> T:
+            result = query(db, *args, **kwargs)
+            if not self.is_sqlite:
+                last_writes.note(db)
+            return result
+
+        return await self._run(self._writing, noted, seen=True)
 
     async def write_without_invalidation(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -210,12 +220,26 @@ class Database:
         seen: bool = False,
         bounded: bool = True,
     ) -> T:
+        def work(transaction: Transaction) -> T:
+            writes = lane is not self._reading
+            return self._connections.transact(transaction, query, writes=writes)
+
+        return await self._call(lane, work, seen=seen, bounded=bounded)
+
+    async def _call(
+        self,
+        lane: ThreadLane,
+        work: Callable[[Transaction], T],
+        *,
+        seen: bool = False,
+        bounded: bool = True,
+    ) -> T:
         transaction = Transaction()
         writes = lane is not self._reading
 
         def run() -> T:
             try:
-                result = self._connections.transact(transaction, query, writes=writes)
+                result = work(transaction)
                 if transaction.changes:
                     # Not by the caller, who may have been cancelled, or told that the database is
                     # silent.  The subscribers hear of the changes before the caller does.

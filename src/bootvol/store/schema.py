@@ -28,9 +28,10 @@ from bootvol.store.copy_tables import replacements as replacements
 from bootvol.store.copy_tables import volume_uploads as volume_uploads
 from bootvol.store.failure_table import failures as failures
 from bootvol.store.hold_table import holds as holds
+from bootvol.store.last_writes import last_writes as last_writes
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0032"
+REVISION: Final = "0033"
 
 
 volumes = Table(
