@@ -74,7 +74,7 @@ def shape(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     if "volume" in value:
-        kept = ("status", "attachments")
+        kept = ("status", "attachments", "metadata")
         return {"volume": shape({name: value["volume"][name] for name in kept})}
     return {name: _part(name, each) for name, each in value.items()}
 

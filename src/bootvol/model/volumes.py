@@ -37,6 +37,7 @@ class Attachment:
     :ivar uuid: the attachment's own id.
     :ivar host: the host with the volume, if another system manages the attachment (:class:`.Hold`).
     :ivar attached_at: time of the attaching, if another system manages the attachment.
+    :ivar mode: ``rw`` or ``ro``, if a client has attached the volume by hand; otherwise None.
     """
 
     volume_id: int
@@ -48,6 +49,7 @@ class Attachment:
     uuid: str = attrs.field(factory=new_uuid)
     host: str | None = None
     attached_at: datetime | None = None
+    mode: str | None = None
 
     @property
     def disk(self) -> str:

@@ -182,6 +182,7 @@ def attached(
             uuid=each.uuid,
             host=each.host,
             attached_at=each.attached_at,
+            mode=each.mode if each.route is None else None,
         )
         found[each.volume_id] = (*found.get(each.volume_id, ()), attachment)
     return found
@@ -203,6 +204,7 @@ def _ours(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[
             attachments,
             volumes.c.uuid.label("volume_uuid"),
             volumes.c.status,
+            volumes.c.readonly,
             volumes.c.created_at,
             servers.c.uuid.label("server_uuid"),
         )
@@ -220,7 +222,7 @@ def _ours(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[
             row.created_at,
             row.server_uuid or row.server_id,
             mountpoint=f"/dev/{row.disk}",
-            mode="rw",
+            mode="ro" if row.readonly else "rw",
             ours=True,
         )
         for row in connection.execute(query)

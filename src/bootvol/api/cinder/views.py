@@ -189,12 +189,15 @@ def _migration(value: Volume) -> str | None:
 
 
 def _access(value: Volume) -> dict[str, str]:
-    """Return the items that Cinder adds to the metadata, once the owner has set the flag."""
-    if value.readonly is None:
-        return {}
-    shown = {"readonly": str(value.readonly)}
-    if value.attachments:
-        shown["attached_mode"] = "ro" if value.readonly else "rw"
+    """Return the items that Cinder adds to the metadata.
+
+    The flag appears once the owner has set the flag, or a client has attached the volume by hand;
+    the mode appears as long as the volume is attached by hand.
+    """
+    shown = {} if value.readonly is None else {"readonly": str(value.readonly)}
+    for each in value.attachments:
+        if each.mode is not None:
+            shown["attached_mode"] = each.mode
     return shown
 
 

@@ -177,6 +177,8 @@ class ByHand:
         )
         holds.add(db, hold)
         holds.follow(db, volume_id, Status.ATTACHING)
+        if volume.readonly is None:
+            volume_rows.change(db, volume_id, {"readonly": False})
 
     async def detach(
         self, caller: Caller, volume_id: int, uuid: str | None, *, trusted: bool
