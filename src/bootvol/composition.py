@@ -257,7 +257,7 @@ class Composition:
             Overview(database, self._backends),
             ImageMembers(stored_images, time.time),
             ImageImports(self._images, stored_images, self.downloads.wake, time.time),
-            Replacements(database, self._backends, types, self._images, worker),
+            Replacements(database, self._backends, quotas, types, self._images, worker),
         )
 
     # --- the worker ------------------------------------------------------------------------------

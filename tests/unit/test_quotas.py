@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import pytest
@@ -16,6 +17,12 @@ VOLUME = "Volume quota exceeded. You cannot create a volume of size 3G"
 TOO_LARGE = "Volume quota exceeded. You cannot create a snapshot of this size"
 SNAPSHOT = "Snapshot quota exceeded. You cannot create another snapshot"
 INSTANCE = "Instance quota exceeded. You cannot run any more instances of this type."
+
+
+def bound(resource: str, most: int) -> Quota:
+    """Return a quota with one limit."""
+    changed: Any = {resource: most}
+    return attrs.evolve(UNBOUND, **changed)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +40,8 @@ def test_one_more_must_fit(
     resource: str, least: int, check: Callable[[Quota], None], text: str
 ) -> None:
     for enough in (-1, least, least + 1):
-        check(attrs.evolve(UNBOUND, **{resource: enough}))
+        check(bound(resource, enough))
     for less in (0, least - 1):
         with pytest.raises(QuotaExceeded) as refused:
-            check(attrs.evolve(UNBOUND, **{resource: less}))
+            check(bound(resource, less))
         assert refused.value.message == text

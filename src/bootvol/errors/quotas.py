@@ -16,12 +16,15 @@ class Excess:
     :ivar limit: the limit.
     :ivar used: the present usage.
     :ivar wanted: the requested amount.
+    :ivar of_type: the name of the volume type that the limit is for, empty for volumes without a
+        type; None for a limit of all volumes.
     """
 
     resource: str
     limit: int
     used: int
     wanted: int
+    of_type: str | None = None
 
 
 class QuotaExceeded(BootvolError):

@@ -148,8 +148,7 @@ class Adoptions:
 
     def _add(self, db: Db, caller: Caller, wanted: Adoption, size_gib: int) -> Volume:
         volume_rows.lock_tenant_quota(db, caller.tenant)
-        used = self._quotas.used(db, caller.tenant)
-        self._quotas.of(db, caller.tenant).check(used, size_gib)
+        self._quotas.check_volume(db, caller.tenant, size_gib, wanted.volume_type)
         volume = Volume(
             id=0,
             name=f"volume-{uuid4()}",
@@ -217,7 +216,7 @@ class Adoptions:
         self._adopting(volume.backend)
         if volume.status not in (Status.AVAILABLE, Status.IN_USE):
             raise VolumeBusy("Volume status must be available or in-use")
-        self._quotas.check_snapshot(db, caller.tenant, volume.size_gib)
+        self._quotas.check_snapshot(db, caller.tenant, volume.size_gib, volume.volume_type)
         snapshot = Snapshot(
             id=0,
             name=f"snapshot-{uuid4()}",

@@ -9,7 +9,7 @@ import attrs
 from sqlalchemy import Connection as Db
 
 from bootvol.errors import Excess, QuotaExceeded
-from bootvol.model import Caller, Usage
+from bootvol.model import Caller, Usage, Volume
 from bootvol.store import quotas as quota_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import snapshots as snapshot_rows
@@ -26,7 +26,11 @@ EVERYBODY: Final = ""
 class Quota:
     """The limits of one tenant; -1 means no limit.
 
-    The last three limits are of resources that bootvol does not have; clients may set them.
+    The three limits from ``backups`` on are of resources that bootvol does not have; clients may
+    set them.
+
+    :ivar types: the limits of volumes of single types, and of their snapshots, by the names of the
+        types; the empty name stands for volumes without a type.  An absent limit is none.
     """
 
     volumes: int
@@ -38,6 +42,7 @@ class Quota:
     backups: int = 0
     backup_gigabytes: int = 0
     groups: int = 0
+    types: quota_rows.TypeBounds = attrs.Factory(dict)
 
     def check(self, used: Usage, size_gib: int) -> None:
         """Check that a tenant may have one more volume.
@@ -97,6 +102,23 @@ class Quota:
                 Excess("snapshots", self.snapshots, used, 1),
             )
 
+    def check_type(self, name: str, used: TypeUsage, more: TypeUsage) -> None:
+        """Check that a tenant may have more volumes or snapshots of one type.
+
+        :param name: the type's name; empty for no type.
+        :param used: the usage of the type, counted in the transaction that adds to the usage.
+        :param more: what comes.
+        :raises QuotaExceeded: if this is too much.
+        """
+        for resource, limit in self.types.get(name, {}).items():
+            present, wanted = getattr(used, resource), getattr(more, resource)
+            if wanted > 0 and 0 <= limit < present + wanted:
+                excess = Excess(resource, limit, present, wanted, name)
+                raise QuotaExceeded(
+                    f"Quota of {resource} of the volume type {name or 'of no name'} exceeded",
+                    excess,
+                )
+
     def check_key_pairs(self, used: int) -> None:
         """Check that a user with ``used`` key pairs may have one more.
 
@@ -118,17 +140,29 @@ class Quota:
 
 
 @attrs.frozen
+class TypeUsage:
+    """The usage of one volume type.
+
+    :ivar gigabytes: GiB of the volumes, and of their snapshots if these count.
+    """
+
+    volumes: int = 0
+    gigabytes: int = 0
+    snapshots: int = 0
+
+
+@attrs.frozen
 class Account:
     """The quota and the usage of a tenant at one moment.
 
-    :ivar types: the usage by volumes of each type; None stands for no type.
+    :ivar types: the usage by the names of the types; the empty name stands for no type.
     """
 
     quota: Quota
     volumes: Usage
     snapshots: int
     instances: int
-    types: Mapping[str | None, Usage] = attrs.Factory(dict)
+    types: Mapping[str, TypeUsage] = attrs.Factory(dict)
 
 
 class Quotas:
@@ -152,10 +186,10 @@ class Quotas:
         To compare usage with the quota exactly, call this method in the transaction that counts,
         after :func:`bootvol.store.volumes.lock_tenant_quota`.
         """
-        return attrs.evolve(self._default(db), **quota_rows.of(db, tenant))
+        return _changed(db, self._default(db), tenant)
 
     def _default(self, db: Db) -> Quota:
-        return attrs.evolve(self._configured, **quota_rows.of(db, EVERYBODY))
+        return _changed(db, self._configured, EVERYBODY)
 
     def used(self, db: Db, tenant: str) -> Usage:
         """Count a tenant's volumes and gigabytes, in the same transaction as :meth:`of`."""
@@ -164,28 +198,93 @@ class Quotas:
             return used
         return attrs.evolve(used, gigabytes=used.gigabytes + snapshot_rows.gigabytes(db, tenant))
 
-    def check_snapshot(self, db: Db, tenant: str, size_gib: int) -> None:
+    def check_volume(self, db: Db, tenant: str, size_gib: int, volume_type: str | None) -> None:
+        """Check that a tenant may have one more volume, under the conditions of :meth:`of`.
+
+        :param size_gib: size of the volume in GiB.
+        :param volume_type: name of the volume's type; None for no type.
+        :raises QuotaExceeded: if the tenant may not have the volume.
+        """
+        quota = self.of(db, tenant)
+        quota.check(self.used(db, tenant), size_gib)
+        self._check_type(db, tenant, quota, volume_type, TypeUsage(1, size_gib))
+
+    def check_growth(self, db: Db, volume: Volume, size_gib: int) -> None:
+        """Check that a volume may become larger, under the conditions of :meth:`of`.
+
+        :param size_gib: the new size in GiB.
+        :raises QuotaExceeded: if the volume may not become larger.
+        """
+        quota, more = self.of(db, volume.tenant), size_gib - volume.size_gib
+        quota.check_growth(self.used(db, volume.tenant), more, size_gib)
+        self._check_type(db, volume.tenant, quota, volume.volume_type, TypeUsage(0, more))
+
+    def check_retype(self, db: Db, volume: Volume, volume_type: str | None) -> None:
+        """Check that a volume may get another type, under the conditions of :meth:`of`.
+
+        :param volume_type: name of the new type; None for no type.
+        :raises QuotaExceeded: if the tenant may not have the volume in the new type.
+        """
+        quota = self.of(db, volume.tenant)
+        mine = {volume.volume_type: Usage(1, volume.size_gib)}
+        snapshots = snapshot_rows.usage_by_type(db, volume.tenant, volume.id)
+        more = self._by_type(mine, snapshots)[volume.volume_type or ""]
+        self._check_type(db, volume.tenant, quota, volume_type, more)
+
+    def check_snapshot(self, db: Db, tenant: str, size_gib: int, volume_type: str | None) -> None:
         """Check that a tenant may have one more snapshot, under the conditions of :meth:`of`.
 
         :param size_gib: size of the snapshot in GiB.
+        :param volume_type: name of the type of the snapshot's volume; None for no type.
         :raises QuotaExceeded: if the tenant may not have the snapshot.
         """
         takes = size_gib if self._snapshots_in_gigabytes else 0
-        self.of(db, tenant).check_snapshots(
+        quota = self.of(db, tenant)
+        quota.check_snapshots(
             snapshot_rows.count(db, tenant),
             self.used(db, tenant).gigabytes if takes else 0,
             takes,
         )
+        self._check_type(db, tenant, quota, volume_type, TypeUsage(0, takes, 1))
+
+    def _check_type(
+        self, db: Db, tenant: str, quota: Quota, volume_type: str | None, more: TypeUsage
+    ) -> None:
+        name = volume_type or ""
+        if any(limit >= 0 for limit in quota.types.get(name, {}).values()):
+            quota.check_type(name, self._used_by_type(db, tenant).get(name, TypeUsage()), more)
+
+    def _used_by_type(self, db: Db, tenant: str) -> Mapping[str, TypeUsage]:
+        return self._by_type(
+            volume_rows.usage_by_type(db, tenant), snapshot_rows.usage_by_type(db, tenant)
+        )
+
+    def _by_type(
+        self, volumes: Mapping[str | None, Usage], snapshots: Mapping[str | None, Usage]
+    ) -> Mapping[str, TypeUsage]:
+        """Add up the usage of volumes and of snapshots, by the names of the types."""
+        found, none = dict[str, TypeUsage](), Usage(0, 0)
+        for name in {*volumes, *snapshots}:
+            whole, parts = volumes.get(name, none), snapshots.get(name, none)
+            takes = parts.gigabytes if self._snapshots_in_gigabytes else 0
+            found[name or ""] = TypeUsage(whole.volumes, whole.gigabytes + takes, parts.volumes)
+        return found
 
     async def default(self) -> Quota:
         """Return the quota of tenants without a quota of their own."""
         return await self._database.read(self._default)
 
-    async def set_default(self, bounds: Mapping[str, int]) -> Quota:
-        """Set some limits of the default quota; return the whole quota."""
+    async def set_default(
+        self, bounds: Mapping[str, int], of_types: quota_rows.TypeBounds
+    ) -> Quota:
+        """Set some limits of the default quota; return the whole quota.
+
+        :param of_types: as :attr:`Quota.types`.
+        """
 
         def write(db: Db) -> Quota:
             quota_rows.put(db, EVERYBODY, bounds)
+            quota_rows.put_types(db, EVERYBODY, of_types)
             return self._default(db)
 
         return await self._database.write(write)
@@ -198,16 +297,26 @@ class Quotas:
         """Return the quota of a tenant."""
         return await self._database.read(self.of, tenant)
 
-    async def set(self, tenant: str, bounds: Mapping[str, int]) -> Quota:
+    async def set(
+        self,
+        tenant: str,
+        bounds: Mapping[str, int],
+        of_types: quota_rows.TypeBounds | None = None,
+    ) -> Quota:
         """Set some limits of a tenant, by the names of :class:`Quota`; return the whole quota.
 
         Existing resources stay, even beyond the new limits.
-        """
-        return await self._database.write(self._set, tenant, bounds)
 
-    def _set(self, db: Db, tenant: str, bounds: Mapping[str, int]) -> Quota:
+        :param of_types: as :attr:`Quota.types`; None for no change.
+        """
+        return await self._database.write(self._set, tenant, bounds, of_types or {})
+
+    def _set(
+        self, db: Db, tenant: str, bounds: Mapping[str, int], of_types: quota_rows.TypeBounds
+    ) -> Quota:
         volume_rows.lock_tenant_quota(db, tenant)
         quota_rows.put(db, tenant, bounds)
+        quota_rows.put_types(db, tenant, of_types)
         return self.of(db, tenant)
 
     async def account(self, caller: Caller) -> Account:
@@ -224,8 +333,16 @@ class Quotas:
             self.used(db, tenant),
             snapshot_rows.count(db, tenant),
             server_rows.count(db, tenant),
-            volume_rows.usage_by_type(db, tenant),
+            self._used_by_type(db, tenant),
         )
+
+
+def _changed(db: Db, quota: Quota, tenant: str) -> Quota:
+    """Return a quota with the limits that are set for a tenant."""
+    types = dict(quota.types)
+    for name, bounds in quota_rows.of_types(db, tenant).items():
+        types[name] = {**types.get(name, {}), **bounds}
+    return attrs.evolve(quota, **quota_rows.of(db, tenant), types=types)
 
 
 def check_metadata(items: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Caller, Image, Replacement, Volume, content_of
 from bootvol.service import origins
 from bootvol.service.images import Images
+from bootvol.service.quotas import Quotas
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Work
 from bootvol.store import attachments as attachment_rows
@@ -38,12 +39,14 @@ class Replacements:
         self,
         database: Database,
         backends: Backends,
+        quotas: Quotas,
         types: VolumeTypes,
         images: Images,
         work: Work,
     ) -> None:
         self._database = database
         self._backends = backends
+        self._quotas = quotas
         self._types = types
         self._images = images
         self._work = work
@@ -87,6 +90,7 @@ class Replacements:
         :raises UnknownBackend: if the type's backend is not configured any more.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises MoveNeeded: if the volume has to move, and may not.
+        :raises QuotaExceeded: if the tenant's quota of the type is used up.
         :raises VolumeBusy: if the volume has the type already, or if its status or its snapshots
             do not allow the request.
         """
@@ -95,9 +99,11 @@ class Replacements:
             backend = await self._types.stated_backend(volume_type, caller.tenant)
 
         def write(db: Db) -> None:
+            volume_rows.lock_tenant_quota(db, caller.tenant)
             volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
             if volume.volume_type == volume_type:
                 raise VolumeBusy("The volume has this type already")
+            self._quotas.check_retype(db, volume, volume_type)
             if backend is None or backend == volume.backend:
                 if volume.status not in (Status.AVAILABLE, Status.IN_USE):
                     raise VolumeBusy("Volume status must be available or in-use")

@@ -69,10 +69,7 @@ class Sizes:
             self._check_plugged(db, volume, server)
         elif attachment_rows.is_promised(db, volume_id):
             raise VolumeBusy("Volume status must be available")
-        more = size_gib - volume.size_gib
-        self._quotas.of(db, caller.tenant).check_growth(
-            self._quotas.used(db, caller.tenant), more, size_gib
-        )
+        self._quotas.check_growth(db, volume, size_gib)
         try:
             states.apply_event(db, Kind.VOLUME, volume_id, Event.EXTEND)
         except IllegalTransition:

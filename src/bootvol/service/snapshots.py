@@ -64,7 +64,7 @@ class Snapshots:
         forced = wanted.force and volume.status is Status.IN_USE and backend.capabilities.clones
         if promised or not (free or forced):
             raise VolumeBusy("Volume status must be available")
-        self._quotas.check_snapshot(db, caller.tenant, volume.size_gib)
+        self._quotas.check_snapshot(db, caller.tenant, volume.size_gib, volume.volume_type)
         snapshot = Snapshot(
             id=0,
             name=f"snapshot-{uuid4()}",

@@ -139,8 +139,7 @@ class Transfers:
             # That volume stays with the giver, and could not read another tenant's snapshot.
             raise SnapshotBusy("a volume is being made from a snapshot of the volume")
         if found.tenant != caller.tenant:
-            quota = self._quotas.of(db, caller.tenant)
-            quota.check(self._quotas.used(db, caller.tenant), volume.size_gib)
+            self._quotas.check_volume(db, caller.tenant, volume.size_gib, volume.volume_type)
         transfer_rows.remove(db, uuid)
         try:
             states.apply_event(db, Kind.VOLUME, volume.id, Event.SETTLE)
@@ -153,7 +152,7 @@ class Transfers:
         for each in snapshots:
             # Each is counted beside those that have come already, and the volume.
             if found.tenant != caller.tenant:
-                self._quotas.check_snapshot(db, caller.tenant, each.size_gib)
+                self._quotas.check_snapshot(db, caller.tenant, each.size_gib, volume.volume_type)
             snapshot_rows.change(db, each.id, owner)
         return found
 

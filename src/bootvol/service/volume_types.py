@@ -11,6 +11,7 @@ from bootvol.backends import Backends
 from bootvol.errors import NotFound, UnknownBackend, VolumeTypeUsed
 from bootvol.model import VolumeType
 from bootvol.store import default_types as default_rows
+from bootvol.store import quotas as quota_rows
 from bootvol.store import type_access as access_rows
 from bootvol.store import volume_types as type_rows
 from bootvol.store import volumes as volume_rows
@@ -175,6 +176,7 @@ class VolumeTypes:
             if unused and volume_rows.has_type(db, found.name):
                 raise VolumeTypeUsed
             type_rows.remove(db, type_id)
+            quota_rows.remove_type(db, found.name)
 
         await self._database.write(write)
 
@@ -193,6 +195,7 @@ def _change(db: Db, type_id: int, values: Mapping[str, object]) -> VolumeType:
     changed = type_rows.get(db, type_id)
     if changed.name != former:
         volume_rows.rename_type(db, former, changed.name)
+        quota_rows.rename_type(db, former, changed.name)
     return changed
 
 

@@ -142,7 +142,8 @@ class Volumes:
         origin, size = snapshot or source, wanted.size_gib or 0
         if origin is not None:
             size, backend = wanted.size_gib or origin.size_gib, backend or origin.backend
-        self._quotas.of(db, caller.tenant).check(self._quotas.used(db, caller.tenant), size)
+        volume_type = wanted.volume_type or (source.volume_type if source else None)
+        self._quotas.check_volume(db, caller.tenant, size, volume_type)
         backend = backend or self._backends.default
         volume = Volume(
             id=0,
@@ -160,7 +161,7 @@ class Volumes:
             snapshot_uuid=snapshot.uuid if snapshot else None,
             source_id=source.id if source else None,
             source_uuid=source.uuid if source else None,
-            volume_type=wanted.volume_type or (source.volume_type if source else None),
+            volume_type=volume_type,
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,

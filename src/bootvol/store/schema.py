@@ -29,9 +29,11 @@ from bootvol.store.copy_tables import volume_uploads as volume_uploads
 from bootvol.store.failure_table import failures as failures
 from bootvol.store.hold_table import holds as holds
 from bootvol.store.last_writes import last_writes as last_writes
+from bootvol.store.quota_tables import quotas as quotas
+from bootvol.store.quota_tables import type_quotas as type_quotas
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0033"
+REVISION: Final = "0034"
 
 
 volumes = Table(
@@ -374,15 +376,6 @@ keypairs = Table(
     Column("created_at", UtcTime, nullable=False),
     UniqueConstraint("tenant", "user", "name"),
     sqlite_autoincrement=True,
-)
-
-# The bounds of single tenants, where they differ from the default.
-quotas = Table(
-    "quotas",
-    METADATA,
-    Column("tenant", CleanString(255), primary_key=True),
-    Column("resource", CleanString(32), primary_key=True),
-    Column("most", Integer, nullable=False),
 )
 
 #: The table of each kind of object with a status.

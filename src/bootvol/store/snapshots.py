@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, exists, func, select, update
 
 from bootvol.errors import SnapshotNotFound
 from bootvol.lifecycle import MAKING, Kind, Status
-from bootvol.model import Snapshot
+from bootvol.model import Snapshot, Usage
 from bootvol.store import states
 from bootvol.store.schema import snapshots, volumes
 from bootvol.store.states import error_of
@@ -111,6 +111,22 @@ def gigabytes(connection: Connection, tenant: str) -> int:
     """Add up the sizes of a tenant's snapshots in GiB, whatever their status."""
     query = select(func.coalesce(func.sum(snapshots.c.size_gib), 0))
     return int(connection.execute(query.where(snapshots.c.tenant == tenant)).scalar_one())
+
+
+def usage_by_type(
+    connection: Connection, tenant: str, volume_id: int | None = None
+) -> Mapping[str | None, Usage]:
+    """Count a tenant's snapshots and their GiB by the type of their volumes.
+
+    :param volume_id: the only volume to count; None for all volumes.
+    """
+    query = select(volumes.c.volume_type, func.count(), func.sum(snapshots.c.size_gib))
+    joined = snapshots.outerjoin(volumes, volumes.c.id == snapshots.c.volume_id)
+    mine = query.select_from(joined).where(snapshots.c.tenant == tenant)
+    if volume_id is not None:
+        mine = mine.where(snapshots.c.volume_id == volume_id)
+    found = connection.execute(mine.group_by(volumes.c.volume_type))
+    return {name: Usage(count, int(gib)) for name, count, gib in found}
 
 
 def of_row(row: Row[object]) -> Snapshot:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
-from sqlalchemy import Connection, Row, Select, exists, func, select, text, update
+from sqlalchemy import Connection, Row, Select, case, exists, func, select, text, update
 
 from bootvol.errors import VolumeNotFound
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Attachment, Image, Usage, Volume
 from bootvol.store import holds, states
-from bootvol.store.schema import attachments, servers, volume_types, volumes
+from bootvol.store.schema import attachments, replacements, servers, volume_types, volumes
 from bootvol.store.states import error_of
 
 #: Statuses in which a server has the volume.  In any other status the volume is at most promised.
@@ -108,10 +108,16 @@ def usage(connection: Connection, tenant: str) -> Usage:
 
 
 def usage_by_type(connection: Connection, tenant: str) -> Mapping[str | None, Usage]:
-    """Count a tenant's volumes and their GiB by the name of their type, as :func:`usage`."""
+    """Count a tenant's volumes and their GiB by the name of their type, as :func:`usage`.
+
+    A volume that gets another type counts with its new type.
+    """
     size = func.coalesce(volumes.c.target_gib, volumes.c.size_gib)
-    query = select(volumes.c.volume_type, func.count(), func.sum(size))
-    mine = query.where(volumes.c.tenant == tenant).group_by(volumes.c.volume_type)
+    kind = case(
+        (replacements.c.retypes, replacements.c.volume_type), else_=volumes.c.volume_type
+    ).label("kind")
+    query = select(kind, func.count(), func.sum(size)).select_from(volumes.outerjoin(replacements))
+    mine = query.where(volumes.c.tenant == tenant).group_by(kind)
     return {name: Usage(count, int(gib)) for name, count, gib in connection.execute(mine)}
 
 

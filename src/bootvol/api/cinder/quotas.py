@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, RootModel
 from typing_extensions import TypedDict
@@ -82,8 +82,10 @@ _NAMES: Final = (
     "backup_gigabytes",
     "groups",
 )
-#: The limits for each type, by the beginnings of their names.
-_OF_TYPES: Final = ("volumes_", "gigabytes_", "snapshots_")
+#: The limits for each type: the name of the type follows after a low line.
+_OF_TYPES: Final = ("volumes", "gigabytes", "snapshots")
+#: The names of types and of limits, by the names of the limits for types.
+_Types: TypeAlias = Mapping[str, tuple[str, str]]
 #: The only class of quotas: that of projects without a quota of their own.
 _CLASS: Final = "default"
 
@@ -130,7 +132,8 @@ async def change_quota(context: CinderContext, project: str, body: Bounds) -> On
     # Some clients repeat the project here.
     if given.pop("tenant_id", None) not in (None, project):
         raise InvalidRequest("Invalid input received: the body names another project")
-    quota = await context.services.quotas.set(project, _bounds(given, types, "quota set"))
+    bounds, of_types = _bounds(given, types, "quota set")
+    quota = await context.services.quotas.set(project, bounds, of_types)
     return {"quota_set": _limits(quota, types)}
 
 
@@ -160,8 +163,9 @@ async def change_class(context: CinderContext, name: str, body: Bounds) -> OneCl
     if name != _CLASS:
         raise InvalidRequest(f"The only class of quotas is {_CLASS}.")
     types = await _types(context)
-    bounds = _bounds(body.root, types, "quota class set")
-    return {"quota_class_set": _limits(await context.services.quotas.set_default(bounds), types)}
+    bounds, of_types = _bounds(body.root, types, "quota class set")
+    quota = await context.services.quotas.set_default(bounds, of_types)
+    return {"quota_class_set": _limits(quota, types)}
 
 
 @operation("limits_show_limits", "GET", "limits", query=("project_id",))
@@ -203,16 +207,21 @@ def _check(context: CinderContext, project: str) -> None:
         context.policy.check(context.caller.roles, Right.QUOTAS)
 
 
-async def _types(context: CinderContext) -> list[str]:
-    """Return the names of the limits for types, in Cinder's order: the newest type first."""
+async def _types(context: CinderContext) -> _Types:
+    """Return the limits for types, in Cinder's order: the newest type first."""
     types = [DEFAULT, *await context.services.types.listed(context.sees_types_of)]
-    return [f"{name}{each.name}" for each in reversed(types) for name in _OF_TYPES]
+    return {
+        f"{resource}_{each.name}": ("" if each is DEFAULT else each.name, resource)
+        for each in reversed(types)
+        for resource in _OF_TYPES
+    }
 
 
-def _bounds(given: Mapping[str, object], types: list[str], what: str) -> Mapping[str, int]:
-    """Return the new limits of an update.
+def _bounds(
+    given: Mapping[str, object], types: _Types, what: str
+) -> tuple[Mapping[str, int], Mapping[str, Mapping[str, int]]]:
+    """Return the new limits of an update: those of all volumes, and those of single types.
 
-    :param types: the names of the limits for types, which have no limits of their own.
     :raises InvalidRequest: if a limit does not exist, or is not a valid number.
     """
     unknown = [name for name in given if name not in _NAMES and name not in types]
@@ -221,9 +230,11 @@ def _bounds(given: Mapping[str, object], types: list[str], what: str) -> Mapping
             f"Invalid input received: Bad key(s) in {what}: {','.join(unknown)[:255]}"
         )
     bounds = {name: _bound(name, value) for name, value in given.items()}
-    if any(bounds[name] != -1 for name in types if name in bounds):
-        raise InvalidRequest("Invalid input received: single types have no limits here, only -1")
-    return {name: bounds[name] for name in bounds if name in _NAMES}
+    of_types = dict[str, dict[str, int]]()
+    for name in bounds.keys() & types.keys() - set(_NAMES):
+        kind, resource = types[name]
+        of_types.setdefault(kind, {})[resource] = bounds[name]
+    return {name: bounds[name] for name in bounds if name in _NAMES}, of_types
 
 
 def _bound(name: str, value: object) -> int:
@@ -238,10 +249,14 @@ def _bound(name: str, value: object) -> int:
     return value
 
 
-def _limits(quota: Quota, types: list[str]) -> QuotaShown:
+def _limits(quota: Quota, types: _Types) -> QuotaShown:
+    of_types = {
+        name: quota.types.get(kind, {}).get(resource, -1)
+        for name, (kind, resource) in types.items()
+    }
     return {
         **{name: int(getattr(quota, name)) for name in _NAMES[:-1]},
-        **dict.fromkeys(types, -1),
+        **of_types,
         "groups": quota.groups,
     }
 
@@ -254,8 +269,8 @@ def _usage(account: Account) -> Mapping[str, int]:
     }
     for name, used in account.types.items():
         kind = name or DEFAULT.name
-        shown[f"volumes_{kind}"] = used.volumes
-        shown[f"gigabytes_{kind}"] = used.gigabytes
+        for resource in _OF_TYPES:
+            shown[f"{resource}_{kind}"] = int(getattr(used, resource))
     return shown
 
 
