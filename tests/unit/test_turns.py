@@ -269,6 +269,22 @@ class Lanes(RuleBasedStateMachine):
                 assert found[0].total() == self.most + 1 or found[0][what.tenant]
 
 
+def test_a_busy_source_changes_hands_in_a_full_lane() -> None:
+    """Another tenant has more places, but not of that source.
+
+    Break: `src/bootvol/worker/shares.py`: `self._full(what)[-1:]` -> `self._full(what)[:1]`
+    """
+    world = World(imports(4, y=1))
+    world.add("b", "y")
+    for _ in range(6):
+        world.add("d", "x")
+    world.add("a", "y")
+    world.go_on(2 * STALL)
+    assert not world.holders("a")
+    world.go_on(TURN)
+    assert world.holders("a")
+
+
 def test_no_tenant_keeps_another_out() -> None:
     """No tenant holds the last place of a lane while another waits.
 

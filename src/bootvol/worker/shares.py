@@ -155,7 +155,8 @@ class Shares:
         wishes = [(self._rank(each), each) for each in waiting if self._may_begin(each)]
         wishes += [(self._rank_of(each), each.what) for each in self.jobs if each.wanted]
         for _, what in sorted(wishes, key=lambda wish: wish[0]):
-            for limit in self._full(what)[:1]:
+            # A place of a wider limit would be of no use while the narrower limit is exhausted.
+            for limit in self._full(what)[-1:]:
                 if (found := self._victim(limit, what, now - turn)) is not None:
                     return found
         return None
