@@ -130,5 +130,6 @@ def test_a_daemon_claims_the_work_of_its_host(db: Connection) -> None:
     for host in ("", "A", "B"):
         add(db, host, f"v{host}")
     request = ClaimRequest("A/1", "A", {"b"}, [], {}, False, "A")
-    found = db.scalars(select(schema.volumes.c.name).where(here(schema.volumes, request)))
+    query = select(schema.volumes.c.name).where(here(schema.volumes))
+    found = db.scalars(query, request.values())
     assert set(found) == {"v", "vA"}

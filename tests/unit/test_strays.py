@@ -63,7 +63,7 @@ def claimed(db: Connection, daemon: str, kind: Kind = Kind.VOLUME) -> Any:
     holder = claims.ClaimRequest(
         f"{daemon}/1", daemon, backends=["b"], zeroed=[], busy=busy, serves=False
     )
-    return claims.claim(db, kind, holder)
+    return claims.claim(db, kind, holder, claims.oldest(kind))
 
 
 def run_out(db: Connection, kind: Kind = Kind.VOLUME) -> None:

@@ -277,16 +277,16 @@ async def test_a_claim_and_its_renewals_change_nothing_that_is_shown(bench: Benc
     (job,) = bench.worker._jobs
     # A write is counted just after its commit, by the one thread for writes.
     await bench.database.write_without_invalidation(lambda _: None)
-    version = bench.database.version
+    version = await bench.database.version()
     for _ in range(3):
         await job.heartbeat()
         bench.worker.wake()
     await gatherResults([lane.idle() for lane in bench.worker._lanes])
-    assert bench.database.version == version
+    assert await bench.database.version() == version
     assert await bench.get(number) == before
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
-    assert bench.database.version != version
+    assert await bench.database.version() != version
 
 
 @ensureDeferred

@@ -14,13 +14,17 @@ from typing import Final
 
 import attrs
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Float,
     FromClause,
     Row,
+    Select,
+    String,
     Table,
     and_,
+    bindparam,
     or_,
     select,
     update,
@@ -34,6 +38,14 @@ from bootvol.store.schema import LIVING
 
 #: Seconds that a claim lasts without a renewal.
 LEASE: Final = 30.0
+
+
+#: A query for rows of work.
+Query = Select[tuple[object, ...]]
+
+#: The daemon and the host of a request, as parameters of SQL conditions.
+DAEMON: Final = bindparam("daemon", type_=String)
+HOST: Final = bindparam("host", type_=String)
 
 
 class LeaseClock(GenericFunction[float]):
@@ -93,6 +105,19 @@ class ClaimRequest:
     serves: bool
     host: str = ""
 
+    def values(self) -> dict[str, object]:
+        """Return the values of the parameters in SQL conditions of this module."""
+        return {
+            "daemon": self.daemon,
+            "host": self.host,
+            "backends": list(self.backends),
+            "zeroed": list(self.zeroed),
+            "quick": [each for each in self.backends if each not in self.zeroed],
+            # No row has the id 0.  An empty list would be rendered either for IN or for NOT IN, and
+            # the conditions have both.
+            **{f"busy_{kind.value}": [0, *ids] for kind, ids in self.busy.items()},
+        }
+
 
 @attrs.frozen
 class Lease:
@@ -110,23 +135,33 @@ class Lease:
     statuses: Collection[Status]
 
 
-def claim(
-    connection: Connection, kind: Kind, holder: ClaimRequest, *conditions: ColumnElement[bool]
-) -> Row[object] | None:
-    """Claim the oldest row without a valid claim.  Return the row, or None.
+def oldest(kind: Kind, *conditions: ColumnElement[bool]) -> Query:
+    """Return the query for the oldest row without a valid claim.
 
-    Skip rows locked by another transaction, since another worker is about to claim them.  Where
-    another daemon's lease ran out, the row gets a new name: the former daemon may still write to
-    the data under the old name.
+    Skip rows locked by another transaction, since another worker is about to claim them.
     """
     table = LIVING[kind]
-    row = connection.execute(
+    return (
         select(table)
-        .where(free(table), table.c.id.not_in(holder.busy[kind]), *conditions)
+        .where(free(table), ~busy(table, kind), *conditions)
         .order_by(table.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-    ).one_or_none()
+    )
+
+
+def claim(
+    connection: Connection, kind: Kind, holder: ClaimRequest, query: Query, **more: object
+) -> Row[object] | None:
+    """Claim the row that a query of :func:`oldest` finds.  Return the row, or None.
+
+    Where another daemon's lease ran out, the row gets a new name: the former daemon may still write
+    to the data under the old name.
+
+    :param more: values of further parameters of the query.
+    """
+    table = LIVING[kind]
+    row = connection.execute(query, {**holder.values(), **more}).one_or_none()
     if row is None:
         return None
     former = _daemon(row.worker)
@@ -240,15 +275,22 @@ def release_all(connection: Connection, daemon: str | None) -> None:
     strays.end_all(connection, daemon)
 
 
-def here(
-    table: FromClause, request: ClaimRequest, backends: Collection[str] | None = None
-) -> ColumnElement[bool]:
+# --- conditions: the parameters' values come from a request ---------------------------------------
+
+
+def here(table: FromClause, backends: str = "backends") -> ColumnElement[bool]:
     """Return the SQL condition for rows on backends that a daemon reaches and may work on.
 
-    :param backends: names of some of the request's backends; None for all.
+    :param backends: the parameter with the names of the backends: ``backends`` (all), ``zeroed``
+        (those with whole volumes to zero) or ``quick`` (the others).
     """
-    names = request.backends if backends is None else backends
-    return and_(table.c.backend.in_(names), table.c.host.in_(["", request.host]))
+    names: BindParameter[str] = bindparam(backends, expanding=True)
+    return and_(table.c.backend.in_(names), or_(table.c.host == "", table.c.host == HOST))
+
+
+def busy(table: FromClause, kind: Kind) -> ColumnElement[bool]:
+    """Return the SQL condition for rows in work on the daemon of a request."""
+    return table.c.id.in_(bindparam(f"busy_{kind.value}", expanding=True))
 
 
 def free(table: FromClause) -> ColumnElement[bool]:

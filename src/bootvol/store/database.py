@@ -193,8 +193,7 @@ class Database:
 
         def noted(db: Connection) -> T:
             result = query(db, *args, **kwargs)
-            if not self.is_sqlite:
-                last_writes.note(db)
+            last_writes.note(db)
             return result
 
         return await self._run(self._writing, noted, seen=True)

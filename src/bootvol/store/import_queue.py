@@ -14,6 +14,7 @@ from sqlalchemy import (
     Subquery,
     Tuple,
     and_,
+    bindparam,
     case,
     func,
     or_,
@@ -44,19 +45,10 @@ def claim(
     :returns: the row of the import's volume, or None; and all waiting imports, whether the order
         admits them or not.
     """
-    line = _line()
     # First read the queue, then claim one row after the other.  PostgreSQL locks no rows of a query
     # with window functions.  Joined to such a query, PostgreSQL would look through the whole queue
     # again for each volume.
-    rows = connection.execute(
-        select(line)
-        .where(
-            claims.here(line, request),
-            line.c.source.in_(sources),
-            line.c.id.not_in(request.busy[Kind.VOLUME]),
-        )
-        .order_by(line.c.position)
-    ).all()
+    rows = connection.execute(_WAITING, {**request.values(), "sources": list(sources)}).all()
     found = [(Waiting(Kind.VOLUME, row.tenant, row.backend, row.source), row.id) for row in rows]
     waiting = list(dict.fromkeys(what for what, _ in found))
     places = {what: order.places(what) for what in order.admitted(waiting)}
@@ -64,12 +56,7 @@ def claim(
     for _, number in sorted(mine, key=lambda each: places[each[0]]):
         if not _is_the_only_one(connection, number):
             continue
-        row = claims.claim(
-            connection,
-            Kind.VOLUME,
-            request,
-            and_(volumes.c.id == number, volumes.c.status.in_(MAKING)),
-        )
+        row = claims.claim(connection, Kind.VOLUME, request, _IMPORT, number=number)
         if row is not None:
             _note_turn(connection, row.tenant)
             return row, waiting
@@ -250,7 +237,28 @@ def _line() -> Subquery:
     return select(*said, place.label("position")).where(unsettled.c.waits).subquery("line")
 
 
+def _waiting() -> claims.Query:
+    """Return the query for the waiting imports that a request may claim, in their order."""
+    line = _line()
+    return (
+        select(line)
+        .where(
+            claims.here(line),
+            line.c.source.in_(bindparam("sources", expanding=True)),
+            ~claims.busy(line, Kind.VOLUME),
+        )
+        .order_by(line.c.position)
+    )
+
+
 def _note_turn(connection: Connection, tenant: str) -> None:
     """Record a turn of a tenant as the latest of all turns."""
     last = select(func.coalesce(func.max(turns.c.last), 0) + 1).scalar_subquery()
     upsert.put(connection, turns, {"tenant": tenant}, {"last": last})
+
+
+# Made once: SQLAlchemy needs several times the database's time to make such a query.
+_WAITING: Final = _waiting()
+_IMPORT: Final = claims.oldest(
+    Kind.VOLUME, volumes.c.id == bindparam("number"), volumes.c.status.in_(MAKING)
+)

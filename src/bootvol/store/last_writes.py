@@ -46,6 +46,8 @@ def note(connection: Connection) -> None:
 
     The first such transaction of a session forgets the sessions that have ended.
     """
+    if connection.dialect.name == "sqlite":
+        return
     if connection.execute(_NOTE).scalar():
         connection.execute(_FORGET)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+import attrs
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
     Row,
     and_,
+    bindparam,
     exists,
     func,
     not_,
@@ -60,25 +62,8 @@ _THEIRS: Final = attachments.alias("theirs")
 
 
 def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
-    """Claim a copy, which may take long.
-
-    A copy is a snapshot to make, a volume to make from a snapshot or from another volume, an image
-    to make of a volume, or a replacement of a volume's data.
-    """
-    snapshot = and_(claims.here(snapshots, request), snapshots.c.status == Status.CREATING)
-    volume = and_(
-        claims.here(volumes, request),
-        volumes.c.status.in_(MAKING),
-        or_(volumes.c.snapshot_id.is_not(None), volumes.c.source_id.is_not(None)),
-        # The origin may lie on another backend than the volume.
-        ~exists().where(
-            snapshots.c.id == volumes.c.snapshot_id,
-            not_(claims.here(snapshots, request)),
-        ),
-        ~exists().where(_OTHERS.c.id == volumes.c.source_id, not_(claims.here(_OTHERS, request))),
-    )
-    volume = or_(volume, _upload(request), _replacement(request))
-    return _first(connection, request, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
+    """Claim a copy, which may take long."""
+    return _first(connection, request, order, _COPY)
 
 
 def claim_zeroing(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
@@ -86,74 +71,93 @@ def claim_zeroing(connection: Connection, request: claims.ClaimRequest, order: O
 
     Zeroing may take long, too.
     """
-    return _first(connection, request, order, _small(request, request.zeroed))
+    return _first(connection, request, order, _ZEROING)
 
 
 def claim_quick(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a removal or a blank volume on a backend where such work is quick."""
-    quick = set(request.backends).difference(request.zeroed)
-    return _first(connection, request, order, _small(request, quick))
+    return _first(connection, request, order, _QUICK)
 
 
 def claim_hosting(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim work that depends on hypervisors and guests: volumes to attach or detach, servers."""
-    wanted = {Kind.VOLUME: and_(claims.here(volumes, request), _move(request))}
-    if request.serves:
-        wanted[Kind.SERVER] = and_(
-            _is(servers.c.daemon, request), or_(_build(request), _end(request), _power(request))
-        )
-    return _first(connection, request, order, wanted)
+    return _first(connection, request, order, _HOSTING if request.serves else _HOSTING[:1])
 
 
 def _first(
-    connection: Connection,
-    request: claims.ClaimRequest,
-    order: Order,
-    wanted: Mapping[Kind, ColumnElement[bool]],
+    connection: Connection, request: claims.ClaimRequest, order: Order, wanted: Sequence[_Work]
 ) -> Found:
     """Claim the oldest wanted row of the waiting work that an order puts first."""
-    waiting = [
-        each
-        for kind, condition in wanted.items()
-        for each in _waiting(connection, request, kind, condition)
-    ]
-    for each in order.admitted(waiting):
-        table = LIVING[each.kind]
-        mine = and_(wanted[each.kind], table.c.tenant == each.tenant)
-        if each.backend is not None:
-            mine = and_(mine, table.c.backend == each.backend)
-        row = claims.claim(connection, each.kind, request, mine)
+    found = {
+        Waiting(work.kind, row.tenant, row.backend): work
+        for work in wanted
+        for row in connection.execute(work.waiting, request.values())
+    }
+    for what in order.admitted(found):
+        work, of = found[what], {"tenant": what.tenant, "backend": what.backend}
+        row = claims.claim(connection, what.kind, request, work.oldest, **of)
         if row is not None:
-            return _VALUES[each.kind](row), waiting
-    return None, waiting
+            return _VALUES[what.kind](row), found
+    return None, found
 
 
-def _waiting(
-    connection: Connection, request: claims.ClaimRequest, kind: Kind, condition: ColumnElement[bool]
-) -> Collection[Waiting]:
-    """Return the waiting work of one kind, the oldest first."""
+@attrs.frozen
+class _Work:
+    """Work of one kind.
+
+    The queries are made once: SQLAlchemy needs several times the database's time to make one.
+
+    :ivar waiting: finds the tenants and backends with such work, those of the oldest work first.
+    :ivar oldest: finds the oldest such work of one tenant and backend, the parameters.
+    """
+
+    kind: Kind
+    waiting: claims.Query
+    oldest: claims.Query
+
+
+def _work(kind: Kind, condition: ColumnElement[bool]) -> _Work:
     table = LIVING[kind]
-    backend = null() if kind is Kind.SERVER else table.c.backend
-    rows = connection.execute(
-        select(table.c.tenant, backend.label("backend"))
-        .where(claims.free(table), table.c.id.not_in(request.busy[kind]), condition)
-        .group_by(table.c.tenant, *([] if kind is Kind.SERVER else [backend]))
+    by = [table.c.tenant, *([] if kind is Kind.SERVER else [table.c.backend])]
+    waiting = (
+        select(
+            table.c.tenant, (null() if kind is Kind.SERVER else table.c.backend).label("backend")
+        )
+        .where(claims.free(table), ~claims.busy(table, kind), condition)
+        .group_by(*by)
         .order_by(func.min(table.c.id))
     )
-    return [Waiting(kind, row.tenant, row.backend) for row in rows]
+    mine = [each == bindparam(each.name) for each in by]
+    return _Work(kind, waiting, claims.oldest(kind, condition, *mine))
 
 
-def _small(
-    request: claims.ClaimRequest, backends: Collection[str]
-) -> Mapping[Kind, ColumnElement[bool]]:
-    """Return the SQL conditions for removals, growth and blank volumes on some backends."""
-    return {
-        Kind.VOLUME: and_(
-            claims.here(volumes, request, backends),
-            or_(_blank(), _growth(request), _removal(request)),
-        ),
-        Kind.SNAPSHOT: and_(claims.here(snapshots, request, backends), _snapshot_removal(request)),
-    }
+def _copy() -> Sequence[_Work]:
+    """Return the work of copies, which may take long.
+
+    A copy is a snapshot to make, a volume to make from a snapshot or from another volume, an image
+    to make of a volume, or a replacement of a volume's data.
+    """
+    snapshot = and_(claims.here(snapshots), snapshots.c.status == Status.CREATING)
+    volume = and_(
+        claims.here(volumes),
+        volumes.c.status.in_(MAKING),
+        or_(volumes.c.snapshot_id.is_not(None), volumes.c.source_id.is_not(None)),
+        # The origin may lie on another backend than the volume.
+        ~exists().where(snapshots.c.id == volumes.c.snapshot_id, not_(claims.here(snapshots))),
+        ~exists().where(_OTHERS.c.id == volumes.c.source_id, not_(claims.here(_OTHERS))),
+    )
+    volume = or_(volume, _upload(), _replacement())
+    return [_work(Kind.SNAPSHOT, snapshot), _work(Kind.VOLUME, volume)]
+
+
+def _small(backends: str) -> Sequence[_Work]:
+    """Return the work of removals, growth and blank volumes on some backends.
+
+    :param backends: see :func:`bootvol.store.claims.here`.
+    """
+    volume = and_(claims.here(volumes, backends), or_(_blank(), _growth(), _removal()))
+    snapshot = and_(claims.here(snapshots, backends), _snapshot_removal())
+    return [_work(Kind.VOLUME, volume), _work(Kind.SNAPSHOT, snapshot)]
 
 
 def _blank() -> ColumnElement[bool]:
@@ -165,13 +169,13 @@ def _blank() -> ColumnElement[bool]:
     )
 
 
-def _growth(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _growth() -> ColumnElement[bool]:
     """Return the SQL condition for volumes to make larger, but for disks of bootvol's servers."""
     plugged = exists().where(attachments.c.volume_id == volumes.c.id)
-    return and_(volumes.c.status == Status.EXTENDING, ~plugged, ~_copied(request))
+    return and_(volumes.c.status == Status.EXTENDING, ~plugged, ~_copied())
 
 
-def _upload(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _upload() -> ColumnElement[bool]:
     """Return the SQL condition for volumes to upload.
 
     A daemon that knows the token of the caller uploads the volume alone, while the daemon runs.
@@ -181,38 +185,32 @@ def _upload(request: claims.ClaimRequest) -> ColumnElement[bool]:
     )
     mine = exists().where(
         volume_uploads.c.volume_id == volumes.c.id,
-        or_(_is(volume_uploads.c.daemon, request), ~runs),
+        or_(_is(volume_uploads.c.daemon), ~runs),
     )
-    return and_(claims.here(volumes, request), volumes.c.status == Status.UPLOADING, mine)
+    return and_(claims.here(volumes), volumes.c.status == Status.UPLOADING, mine)
 
 
-def _replacement(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _replacement() -> ColumnElement[bool]:
     """Return the SQL condition for volumes whose data are to be replaced.
 
     The new data may lie on another backend.
     """
-    reached = exists().where(
-        replacements.c.volume_id == volumes.c.id, claims.here(replacements, request)
-    )
-    return and_(
-        claims.here(volumes, request), volumes.c.status.in_(REPLACING), reached, ~_copied(request)
-    )
+    reached = exists().where(replacements.c.volume_id == volumes.c.id, claims.here(replacements))
+    return and_(claims.here(volumes), volumes.c.status.in_(REPLACING), reached, ~_copied())
 
 
-def _removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
-    return and_(volumes.c.status.in_(_GOING), ~_copied(request))
+def _removal() -> ColumnElement[bool]:
+    return and_(volumes.c.status.in_(_GOING), ~_copied())
 
 
-def _snapshot_removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _snapshot_removal() -> ColumnElement[bool]:
     return and_(
         snapshots.c.status.in_(_GOING),
-        ~exists().where(
-            volumes.c.snapshot_id == snapshots.c.id, _is_made(volumes, Kind.VOLUME, request)
-        ),
+        ~exists().where(volumes.c.snapshot_id == snapshots.c.id, _is_made(volumes, Kind.VOLUME)),
     )
 
 
-def _move(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _move() -> ColumnElement[bool]:
     """Return the SQL condition for volumes to attach, detach, or make larger while a server runs.
 
     Work on whole servers attaches and detaches by itself, and waits for growth.
@@ -222,63 +220,59 @@ def _move(request: claims.ClaimRequest) -> ColumnElement[bool]:
     )
     mine = exists().where(
         attachments.c.volume_id == volumes.c.id,
-        _is(attachments.c.daemon, request),
+        _is(attachments.c.daemon),
         or_(volumes.c.status == Status.EXTENDING, ~whole),
-        ~_told(attachments.c.hosted, request),
+        ~_told(attachments.c.hosted),
     )
     # Writes to a volume during its copy would make a copy of no single moment.
-    quiet = or_(volumes.c.status == Status.DETACHING, ~_copied(request))
+    quiet = or_(volumes.c.status == Status.DETACHING, ~_copied())
     return and_(volumes.c.status.in_(_TOLD), mine, quiet)
 
 
-def _build(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _build() -> ColumnElement[bool]:
     """Return the SQL condition for servers to start.
 
     All of their volumes exist, are at rest, and are on hosts that the daemon reaches.
     """
     return and_(
         servers.c.status == Status.CREATING,
-        ~_has(volumes.c.host.not_in(["", request.host])),
-        ~_has(or_(volumes.c.status.in_(MAKING), _copied(request))),
+        ~_has(and_(volumes.c.host != "", volumes.c.host != claims.HOST)),
+        ~_has(or_(volumes.c.status.in_(MAKING), _copied())),
     )
 
 
-def _end(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _end() -> ColumnElement[bool]:
     """Return the SQL condition for servers to end: none of their disks is attached or detached."""
-    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, request), ~_has(_GROWS))
+    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id), ~_has(_GROWS))
 
 
-def _power(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _power() -> ColumnElement[bool]:
     """Return the SQL condition for servers to turn off or on: none of their disks is plugged."""
-    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, request), ~_has(_GROWS))
+    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id), ~_has(_GROWS))
 
 
-def _copied(request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _copied() -> ColumnElement[bool]:
     """Return the SQL condition for volumes that must not change.
 
     A snapshot of them is made, or another volume is made from them.
     """
     return or_(
-        exists().where(
-            snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, request)
-        ),
-        exists().where(
-            _OTHERS.c.source_id == volumes.c.id, _is_made(_OTHERS, Kind.VOLUME, request)
-        ),
+        exists().where(snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT)),
+        exists().where(_OTHERS.c.source_id == volumes.c.id, _is_made(_OTHERS, Kind.VOLUME)),
     )
 
 
-def _is_made(table: FromClause, kind: Kind, request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _is_made(table: FromClause, kind: Kind) -> ColumnElement[bool]:
     """Return the SQL condition for rows in the making.
 
     A row that was deleted in the making counts while a worker works on the row: the worker may
     still read.
     """
-    gives_up = and_(table.c.status == Status.DELETING, _worked_on(table, kind, request))
+    gives_up = and_(table.c.status == Status.DELETING, _worked_on(table, kind))
     return or_(table.c.status.in_(MAKING), gives_up)
 
 
-def _told(server: ColumnElement[object], request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _told(server: ColumnElement[object]) -> ColumnElement[bool]:
     """Return the SQL condition for servers with a disk being plugged or unplugged now.
 
     A server gets one call at a time.
@@ -287,16 +281,16 @@ def _told(server: ColumnElement[object], request: claims.ClaimRequest) -> Column
         _THEIRS.c.hosted == server,
         _THEIRS.c.volume_id == _OTHERS.c.id,
         _OTHERS.c.status.in_(_TOLD),
-        _worked_on(_OTHERS, Kind.VOLUME, request),
+        _worked_on(_OTHERS, Kind.VOLUME),
     )
 
 
-def _worked_on(table: FromClause, kind: Kind, request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _worked_on(table: FromClause, kind: Kind) -> ColumnElement[bool]:
     """Return the SQL condition for rows in work.
 
     This daemon knows its own work better than the leases do.
     """
-    return or_(~claims.free(table), table.c.id.in_(request.busy[kind]))
+    return or_(~claims.free(table), claims.busy(table, kind))
 
 
 def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -306,5 +300,14 @@ def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:
     )
 
 
-def _is(daemon: ColumnElement[str | None], request: claims.ClaimRequest) -> ColumnElement[bool]:
-    return or_(daemon.is_(None), daemon == request.daemon)
+def _is(daemon: ColumnElement[str | None]) -> ColumnElement[bool]:
+    return or_(daemon.is_(None), daemon == claims.DAEMON)
+
+
+_COPY: Final = _copy()
+_ZEROING: Final = _small("zeroed")
+_QUICK: Final = _small("quick")
+_HOSTING: Final = [
+    _work(Kind.VOLUME, and_(claims.here(volumes), _move())),
+    _work(Kind.SERVER, and_(_is(servers.c.daemon), or_(_build(), _end(), _power()))),
+]
