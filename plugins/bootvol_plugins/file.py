@@ -27,6 +27,7 @@ from bootvol.errors import (
     BackendFailed,
     ConfigurationError,
     NoSpace,
+    VolumeCutOff,
     VolumeMissing,
 )
 from bootvol.interfaces import (
@@ -207,16 +208,17 @@ class FileBackend:
             if found is None or not os.path.samestat(found, os.fstat(descriptor)):
                 raise BackendFailed(f"{self._called(volume)} was removed or replaced.")
 
-    async def clone(self, source: str, target: str, size: int) -> None:
+    async def clone(self, source: str, target: str, size: int, held: int = 0) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
-        await self._threads.run(self._clone, source, target, size)
+        await self._threads.run(self._clone, source, target, size, held)
 
-    def _clone(self, source: str, target: str, size: int) -> None:
+    def _clone(self, source: str, target: str, size: int, held: int) -> None:
         doing = f"Cloning {self._called(source)} failed"
         with self._folder.open(doing) as folder:
             origin = os.open(file_of(source), os.O_RDONLY | _OURS, dir_fd=folder)
             try:
-                self._make_of(origin, folder, target, size)
+                if self._make_of(origin, folder, target, size) < held:
+                    raise VolumeCutOff(self._called(source), held)
             finally:
                 os.close(origin)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,19 @@ async def test_a_snapshot_without_its_data_changes_no_volume(daemon: Running) ->
     assert await error(daemon) in ("backend-failed", "volume-missing")
     assert contents(daemon.volumes) == [WHOLE]
     await left(daemon.volumes, 1)
+
+
+@ensureDeferred
+async def test_a_snapshot_that_lost_bytes_changes_no_volume(daemon: Running) -> None:
+    volume = await made(daemon, imageRef="disk")
+    taken = await snapshot(daemon, volume)
+    for each in daemon.volumes.iterdir():
+        if each.name.startswith("snapshot-"):
+            os.truncate(each, 4096)
+    assert (await act(daemon, volume, "revert", {"snapshot_id": taken["id"]})).status == 202
+    await available(daemon, volume)
+    assert await error(daemon) in ("backend-failed", "volume-cut-off")
+    assert contents(daemon.volumes) == [WHOLE]
 
 
 @ensureDeferred

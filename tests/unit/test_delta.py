@@ -111,7 +111,7 @@ def base_of(target: DeltaTarget) -> Base:
     assert target.contents is not None
     index = target.contents.index()
     assert index is not None
-    return Base(target.name, index)
+    return Base(target.name, index, target.size)
 
 
 def check_index(index: ChunkIndex, disk: bytes) -> None:
@@ -283,7 +283,7 @@ async def test_a_full_backend_is_no_missing_base(
     backend = Watched()
     base = await filled(backend, "base", threads, noise(CHUNK))
 
-    async def full(source: str, target: str, size: int) -> None:
+    async def full(source: str, target: str, size: int, held: int) -> None:
         raise NoSpace("full")
 
     monkeypatch.setattr(backend, "clone", full)
@@ -298,7 +298,7 @@ async def test_a_volume_made_otherwise_has_no_index(threads: Threads) -> None:
     await filled(backend, "other", threads, noise(2 * CHUNK, 1))
     target = DeltaTarget(backend, "v", SIZE, threads, found(None))
     await target.renew()
-    await target.clone("other")
+    await target.clone("other", SIZE)
     assert target.contents is None
     writer = await target.open_writer()
     assert not isinstance(writer, DeltaWriter)
@@ -462,17 +462,19 @@ def test_a_base_is_an_image_of_the_tenant(db: Connection, case: Case) -> None:
     assert rows.begin(db, case.cached, 1)
     assert rows.complete(db, case.cached.name, case.index)
     base = disk_indexes.find(db, VOLUME, "family", 1)
-    assert base == ((case.cached.name, case.index) if case.fits else None)
+    assert base == ((case.cached.name, case.cached.size, case.index) if case.fits else None)
 
 
 def test_an_index_goes_with_its_image(db: Connection) -> None:
     for name in ("golden", "newer"):
         assert rows.begin(db, attrs.evolve(CACHED, name=name, content=name), 1)
-        assert disk_indexes.find(db, VOLUME, "family", 1) != (name, INDEX), "still in the making"
+        assert disk_indexes.find(db, VOLUME, "family", 1) != (name, CACHED.size, INDEX), (
+            "still in the making"
+        )
         assert rows.complete(db, name, INDEX)
-    assert disk_indexes.find(db, VOLUME, "family", 1) == ("newer", INDEX)
+    assert disk_indexes.find(db, VOLUME, "family", 1) == ("newer", CACHED.size, INDEX)
     rows.mark_for_eviction(db, "newer")
-    assert disk_indexes.find(db, VOLUME, "family", 1) == ("golden", INDEX)
+    assert disk_indexes.find(db, VOLUME, "family", 1) == ("golden", CACHED.size, INDEX)
     rows.forget(db, "golden")
     assert disk_indexes.find(db, VOLUME, "family", 1) is None
     assert not rows.complete(db, "newer", INDEX), "given up meanwhile"

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from zope.interface import implementer
 
 from bootvol.devices import failures
-from bootvol.errors import (
-    BackendFailed,
-)
+from bootvol.errors import BackendFailed, VolumeCutOff
 from bootvol.interfaces import (
     Capabilities,
     IAdoptingBackend,
@@ -82,12 +80,13 @@ class ThinBackend(AdoptingLvm):
         words = ("-V", f"{size}b", "-n", f"{PREFIX}{volume}", "--addtag", TAG)
         await self._lvm.run("lvcreate", "-y", *words, "--thinpool", self._pool_name, self._group)
 
-    async def clone(self, source: str, target: str, size: int) -> None:
+    async def clone(self, source: str, target: str, size: int, held: int = 0) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
         async with self._changing:
             if await self._find(target) is not None:
                 raise BackendFailed(f"{self._called(target)} already exists.")
-            await self._active(source)
+            if (await self._active(source)).size < held:
+                raise VolumeCutOff(self._called(source), held)
             await self._pool.check()
             # Without -kn LVM would skip the snapshot at later activations.
             words = ("-s", "-kn", "-n", f"{PREFIX}{target}", "--addtag", TAG)

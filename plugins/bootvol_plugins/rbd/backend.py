@@ -118,14 +118,14 @@ class RbdBackend:
             "Making", volume, lambda images, beat: images.allocate(volume, size, beat)
         )
 
-    async def clone(self, source: str, target: str, size: int) -> None:
+    async def clone(self, source: str, target: str, size: int, held: int = 0) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
 
         If a clone's reads would go through too many images, the clone gets a full copy of the
         data. Then the call takes as long as a copy.
         """
         await self._run(
-            "Cloning", source, lambda images, beat: images.clone(source, target, size, beat)
+            "Cloning", source, lambda images, beat: images.clone(source, target, size, held, beat)
         )
 
     async def clone_image(self, location: str, volume: str, size: int) -> int | None:

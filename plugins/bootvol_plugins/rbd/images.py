@@ -14,7 +14,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, NoSpace, VolumeMissing
+from bootvol.errors import BackendFailed, NoSpace, VolumeCutOff, VolumeMissing
 from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
@@ -80,7 +80,7 @@ class Images:
                 raise
             self.finish(volume, size)
 
-    def clone(self, source: str, target: str, size: int, beat: Beat) -> None:
+    def clone(self, source: str, target: str, size: int, held: int, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
 
         If the source is deleted later, the library keeps its data until the last clone is gone.
@@ -88,6 +88,8 @@ class Images:
         if self._exists(target):
             raise BackendFailed(f"{self.called(target)} already exists.")
         with self._ours(source) as origin:
+            if origin.size() < held:
+                raise VolumeCutOff(self.called(source), held)
             depth = int(metadata(origin, DEPTH) or "0") + 1
             self.check_size(target, size)
             self.leave_note(target, source)

@@ -126,6 +126,24 @@ class VolumeMissing(BackendFailed):
     default_message = "The volume's data is missing on its backend."
 
 
+class VolumeCutOff(BackendFailed):
+    """A volume or snapshot is smaller on its backend than bootvol made it.
+
+    :param called: the name for the message.
+    :param size: the size in bytes that the data should have.
+    """
+
+    code = "volume-cut-off"
+    retryable = False
+    remedy = (
+        "Have the operator look for the program or person that made the data smaller, and restore"
+        " the data from a backup."
+    )
+
+    def __init__(self, called: str, size: int) -> None:
+        super().__init__(f"{called} has lost bytes: the data should have {size} bytes.")
+
+
 class DiskNotFound(BackendFailed):
     """The store has no disk of the name that bootvol should take over."""
 

@@ -40,11 +40,13 @@ class Base:
 
     :ivar name: name of the volume on its backend.
     :ivar index: the index of the volume's disk. A :class:`DeltaTarget` may change the index.
+    :ivar size: size of the disk in bytes.
     :ivar depth: see :class:`bootvol.model.DiskIndex`.
     """
 
     name: str
     index: ChunkIndex
+    size: int
     depth: int = 0
 
 
@@ -237,7 +239,7 @@ class DeltaTarget(VolumeTarget):
     async def _clone(self, base: Base) -> bool:
         """Make the volume from the base; return whether that succeeded."""
         try:
-            await self.clone(base.name)
+            await self.clone(base.name, base.size)
         except (NoSpace, WrongStore, BackendInterrupted):
             # The work waits, or begins again.
             raise

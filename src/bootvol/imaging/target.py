@@ -61,13 +61,14 @@ class VolumeTarget:
         """Remove the volume, for another volume of the same name."""
         await self.backend.delete(self.name)
 
-    async def clone(self, source: str) -> None:
+    async def clone(self, source: str, held: int) -> None:
         """Make the volume anew as a clone of another one.
 
         :param source: name of the other volume on the backend, which has to clone.
+        :param held: the bytes that the other volume must have.
         """
         await self.replace()
-        await ICloningBackend(self.backend).clone(source, self.name, self.size)
+        await ICloningBackend(self.backend).clone(source, self.name, self.size, held)
 
     async def share(self, file: int) -> int | None:
         """Make the volume anew so that it shares the blocks of an open file.

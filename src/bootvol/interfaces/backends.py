@@ -112,7 +112,7 @@ class IBlockBackend(Interface):
 class ICloningBackend(Interface):
     """Optional interface of a backend that clones volumes (:attr:`Capabilities.clones`)."""
 
-    async def clone(source: str, target: str, size: int) -> None:
+    async def clone(source: str, target: str, size: int, held: int = 0) -> None:
         """Create a volume with the content of another one, quickly at any size and without a copy.
 
         Afterwards the two volumes are independent: each may be written and deleted.  The new volume
@@ -123,7 +123,10 @@ class ICloningBackend(Interface):
         :param target: name of the new volume, not allocated yet.
         :param size: size of the new volume in bytes, a multiple of the block size.  A smaller size
             cuts the content off.  A larger size adds zeros after the content.
+        :param held: the bytes that ``source`` must have at least.  Another program may have made
+            the source smaller: zeros in place of the lost bytes would be wrong.
         :raises bootvol.errors.NoSpace: if the backend has no room.
+        :raises bootvol.errors.VolumeCutOff: if ``source`` is smaller than ``held``.
         :raises bootvol.errors.BackendFailed: if ``source`` does not exist, ``target`` exists, or
             the device fails.
         """

@@ -25,8 +25,8 @@ def keep(connection: Connection, cached_image: str, index: DiskIndex) -> None:
 
 def find(
     connection: Connection, volume: Volume, family: str, deepest: int
-) -> tuple[str, DiskIndex] | None:
-    """Return the newest cached image, and its index, that may be the base of a volume.
+) -> tuple[str, int, DiskIndex] | None:
+    """Return the newest cached image that may be the base of a volume: name, bytes and index.
 
     The cached image is on the volume's backend.  The volume's tenant got the image from the source:
     the tenant's import made the cached image, or filled another volume of the tenant.  So the time
@@ -40,7 +40,7 @@ def find(
         volumes.c.tenant == volume.tenant,
     )
     row = connection.execute(
-        select(disk_indexes)
+        select(disk_indexes, cached_images.c.bytes)
         .join(cached_images, cached_images.c.name == disk_indexes.c.cached_image)
         .where(
             cached_images.c.state == _READY,
@@ -55,4 +55,5 @@ def find(
     ).one_or_none()
     if row is None:
         return None
-    return row.cached_image, DiskIndex(row.family, row.tenant, row.depth, row.chunks)
+    index = DiskIndex(row.family, row.tenant, row.depth, row.chunks)
+    return row.cached_image, row.bytes, index

@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
+from bootvol.errors import BackendFailed, ConfigurationError, VolumeCutOff, WrongStore
 from bootvol.interfaces import (
     IAdoptingBackend,
     IBlockBackend,
@@ -111,6 +111,10 @@ class Declared:
         assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
         with pytest.raises(BackendFailed):
             await cloning.clone(_NAME, _NAME, SIZE)
+        # A source that has lost bytes must not become a clone with zeros in their place.
+        with pytest.raises(VolumeCutOff):
+            await cloning.clone(_OTHER, _NAME, 2 * SIZE, held=2 * SIZE)
+        await backend.delete(_NAME)
         # Bytes that were cut off must not come back.
         await backend.delete(_OTHER)
         await backend.allocate(_NAME, SIZE)

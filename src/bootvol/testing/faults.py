@@ -230,10 +230,10 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`."""
         IIdentifiedBackend(self._inner).expect(identity)
 
-    async def clone(self, source: str, target: str, size: int) -> None:
+    async def clone(self, source: str, target: str, size: int, held: int = 0) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
         await self._faults.meet(self._clock, "clone")
-        await ICloningBackend(self._inner).clone(source, target, size)
+        await ICloningBackend(self._inner).clone(source, target, size, held)
 
     async def share(self, file: int, volume: str, size: int) -> int | None:
         """See :meth:`bootvol.interfaces.ISharingBackend.share`."""

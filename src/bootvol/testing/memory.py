@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from bootvol.clocks import sleep
-from bootvol.errors import BackendFailed, VolumeMissing
+from bootvol.errors import BackendFailed, VolumeCutOff, VolumeMissing
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
@@ -125,12 +125,14 @@ class MemoryBackend:
         await self._turn()
         return _OpenMemory(self._found(volume), self.capabilities.block_size, self._turn)
 
-    async def clone(self, source: str, target: str, size: int) -> None:
+    async def clone(self, source: str, target: str, size: int, held: int = 0) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
         await self._turn()
         found = self._found(source)
         if target in self.volumes:
             raise BackendFailed("a volume has this name")
+        if found.size < held:
+            raise VolumeCutOff(source, held)
         clone = self.volumes[target] = Memory(size, 0)
         kept = min(size, found.size)
         clone.write(0, memoryview(found.read(0, kept)))

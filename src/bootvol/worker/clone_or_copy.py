@@ -43,7 +43,8 @@ async def clone_or_copy(
     """
     backend = origin.backend
     if target.backend is backend and backend.capabilities.clones:
-        await ICloningBackend(backend).clone(origin.name, target.name, target.size)
+        cloning = ICloningBackend(backend)
+        await cloning.clone(origin.name, target.name, target.size, origin.size)
         if progress is not None:
             progress.arrive(origin.size)
         return

@@ -93,10 +93,10 @@ class Deltas:
         found = await self._database.read(rows.find, volume, family, _DEEPEST)
         if found is None:
             return None
-        name, stored = found
+        name, size, stored = found
         try:
             index = await self._threads.run(ChunkIndex.of_bytes, stored.chunks)
         except ValueError as error:
             self._log.warn("golden volume {name} is no base: {error}", name=name, error=error)
             return None
-        return Base(name, index, stored.depth)
+        return Base(name, index, size, stored.depth)

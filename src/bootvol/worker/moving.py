@@ -30,7 +30,7 @@ async def move(
     """
     backend = origin.backend
     if target.backend is backend and backend.capabilities.clones:
-        await target.clone(origin.name)
+        await target.clone(origin.name, origin.size)
         progress.arrive(origin.size)
         return
     copy = await _restored(copier, origin, target, progress)

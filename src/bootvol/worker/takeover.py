@@ -29,7 +29,7 @@ async def inherit(
     """
     async with AsyncExitStack() as stack:
         if target.capabilities.clones:
-            await target.clone(name)
+            await target.clone(name, target.size)
             reader = await target.open_reader()
             stack.push_async_callback(reader.close)
             await read(reader)
