@@ -158,6 +158,13 @@ WRONG: list[tuple[str, str, Any, tuple[int, str, str]]] = [
         {"a": 1},
         (400, "badRequest", "Invalid input received for a: Input should be a valid string"),
     ),
+    (
+        "POST",
+        "",
+        # Block Storage v3 shows the name at volumes without a type.
+        {"volume_type": {"name": "__DEFAULT__"}},
+        (409, "inProgress", "Volume Type __DEFAULT__ already exists."),
+    ),
     ("PUT", "/1/extra_specs/a", ["a"], UNPROCESSABLE),
     ("PUT", "/1/extra_specs/a", b"", (400, "badRequest", "Malformed request body")),
     ("GET", "/7", None, NOT_FOUND),

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection as Db
 
 from bootvol.backends import Backends
-from bootvol.errors import NotFound, UnknownBackend, VolumeTypeUsed
+from bootvol.errors import NotFound, UnknownBackend, VolumeTypeExists, VolumeTypeUsed
 from bootvol.model import VolumeType
 from bootvol.store import default_types as default_rows
 from bootvol.store import quotas as quota_rows
@@ -19,6 +19,8 @@ from bootvol.store.database import Database
 
 #: The extra spec that names a type's backend: Cinder's name for it.
 BACKEND: Final = "volume_backend_name"
+#: The type that callers see at volumes without a type.  No type may have the name.
+NO_TYPE: Final = "__DEFAULT__"
 
 
 class VolumeTypes:
@@ -132,6 +134,7 @@ class VolumeTypes:
         :raises UnknownBackend: if the type's backend is not configured.
         :raises VolumeTypeExists: if another type has that name.
         """
+        _check_name(name)
         self._check(extra_specs)
         return await self._database.write(type_rows.add, name, extra_specs, description, is_public)
 
@@ -144,6 +147,7 @@ class VolumeTypes:
         :raises VolumeTypeNotFound: if the type does not exist.
         :raises VolumeTypeExists: if another type has the name.
         """
+        _check_name(values.get("name"))
         return await self._database.write(_change, type_id, values)
 
     async def update(self, type_id: int, extra_specs: Mapping[str, str]) -> None:
@@ -187,6 +191,11 @@ class VolumeTypes:
                 f"The {BACKEND} {backend} is not configured."
                 f" Use one of: {', '.join(self._backends.names)}."
             )
+
+
+def _check_name(name: object) -> None:
+    if name == NO_TYPE:
+        raise VolumeTypeExists(NO_TYPE)
 
 
 def _change(db: Db, type_id: int, values: Mapping[str, object]) -> VolumeType:
