@@ -125,7 +125,8 @@ class Backends:
         """
         if error is not None and str(self._suspended.get(name)) != str(error):
             self._log.error("backend {name} is suspended: {error}", name=name, error=error)
-        self._suspended[name] = error
+        if error is not None or name not in self._suspended:
+            self._suspended[name] = error
 
     def resume(self, name: str) -> None:
         """Allow the work of a backend again."""

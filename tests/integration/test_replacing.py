@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.testing.backends import noise
+from bootvol.worker import stores
+from bootvol_plugins.file_store import STORE
 from tests.ceph import Cluster
 from tests.cinder import GOLDEN
 from tests.daemons import Answer, Running
@@ -306,6 +309,32 @@ async def test_operators_move_volumes(daemon: Running) -> None:
     assert (await shown(daemon, volume, token="root"))[place] == there
     assert contents(daemon.folder / "others") == [WHOLE]
     await left(daemon.volumes, 0)
+
+
+@ensureDeferred
+async def test_only_the_backend_with_the_wrong_store_is_suspended(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move has two backends, and the error of one says nothing about the other.
+
+    Break: `src/bootvol/worker/job.py`: `error if len(stores) == 1 else None` -> `error`.
+    """
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    volume = await made(daemon, imageRef="disk")
+    store = daemon.folder / "others" / STORE
+    right = store.read_text()
+    with capturedLogs() as logged:
+        store.write_text("another\n")
+        host = (await shown(daemon, volume, token="root"))["os-vol-host-attr:host"]
+        there = {"host": host.replace("local", "other")}
+        answer = await act(daemon, volume, "os-migrate_volume", there, token="root")
+        assert answer.status == 202
+        await until(lambda: error(daemon), lambda code: code == "wrong-store")
+        store.write_text(right)
+        await available(daemon, volume)
+    told = [formatEvent(each) for each in logged]
+    assert any(each.startswith("backend other is suspended: ") for each in told), told
+    assert not any(each.startswith("backend local ") for each in told), told
 
 
 async def without_data(daemon: Running, volume: dict[str, Any]) -> None:

@@ -198,8 +198,7 @@ class Job:
                 # Nothing was changed in that store: the work goes on when the right store is back.
                 # The error does not tell which store is wrong. The backends with a right store are
                 # resumed at once.
-                for name in self.task.stores:
-                    self._backends.suspend(name, error)
+                self._suspend(error)
                 raise ClaimLost from error
             if isinstance(error, _OF_OTHERS) and self._failures < MOST_FAILURES:
                 if isinstance(error, BackendInterrupted):
@@ -250,6 +249,14 @@ class Job:
         except Exception:
             self._log.failure("{task} is not undone", task=self)
         await self._settle(event, reason(error))
+
+    def _suspend(self, error: WrongStore) -> None:
+        stores = self.task.stores
+        if len(stores) > 1:
+            # One of the backends may be sound: name an error only after its own answer.
+            self._log.warn("{task} waits for the right stores: {error}", task=self, error=error)
+        for name in stores:
+            self._backends.suspend(name, error if len(stores) == 1 else None)
 
     def _tell(self, error: Exception) -> None:
         """Log why the task has failed."""
