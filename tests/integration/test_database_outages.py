@@ -104,6 +104,8 @@ async def test_an_outage_is_told_and_outlasted(
         *["the database cannot be {done}: {failure}"] * 2,
     ]
     assert not any(each["log_level"] is LogLevel.critical for each in logged)
+    # The database alone tells of the outage: no line for each refused call.
+    assert not [each for each in logged if each.get("code") == "database-unavailable"]
     (volume,) = daemon.files()
     with volume.open("rb") as file:
         assert file.read(len(CONTENT)) == CONTENT

@@ -214,9 +214,10 @@ def render_error(request: IRequest, failure: Failure, faults: Faults) -> bytes:
         request.setHeader(b"Retry-After", retry_after)
     known = getattr(request, "tenant", None)
     if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
-        known is None or isinstance(error, TooManyCalls)
+        known is None or isinstance(error, TooManyCalls | DatabaseUnavailable)
     ):
-        # For floods, write only the access log, which has few lines for strangers.
+        # For floods, write only the access log, which has few lines for strangers.  The database
+        # logs the begin and the end of its outage.
         logged: Any = request
         logged.reason = f" ({error.code}: {error.message})"
     elif reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
