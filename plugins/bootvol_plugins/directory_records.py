@@ -115,13 +115,13 @@ class Records:
             self._write(new)
             return self.one(image_id)
 
-    def remove(self, image_id: str) -> None:
-        """Remove a record and its bytes.
+    def remove(self, image_id: str, check: Callable[[ImageRecord], object]) -> None:
+        """Remove a record and its bytes, as :meth:`bootvol.interfaces.IImageStore.remove` does.
 
         :raises ImageNotFound: if the record does not exist.
         """
         with self._changing():
-            self.one(image_id)
+            check(self.one(image_id))
             # Without a record, the sweep removes the bytes in any case.
             for ending in (_RECORD, _PART, _DISK):
                 with suppress(FileNotFoundError):

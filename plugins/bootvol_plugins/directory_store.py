@@ -89,9 +89,11 @@ class WritableDirectory(DirectorySource):
         """See :meth:`bootvol.interfaces.IImageStore.change`."""
         return await self._threads.run(self._records.change, image_id, changed)
 
-    async def remove(self, image_id: str) -> None:
+    async def remove(
+        self, image_id: str, check: Callable[[ImageRecord], object] = lambda record: None
+    ) -> None:
         """See :meth:`bootvol.interfaces.IImageStore.remove`."""
-        await self._threads.run(self._records.remove, image_id)
+        await self._threads.run(self._records.remove, image_id, check)
 
     async def upload(self, image_id: str, size: int | None) -> IStagedUpload:
         """See :meth:`bootvol.interfaces.IImageStore.upload`."""

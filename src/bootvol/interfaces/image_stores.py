@@ -108,11 +108,16 @@ class IImageStore(IImageSource):
         :raises bootvol.errors.SourceFailed: if the store fails, or has no space.
         """
 
-    async def remove(image_id: str) -> None:
+    async def remove(
+        image_id: str, check: Callable[[ImageRecord], object] = lambda record: None
+    ) -> None:
         """Remove a record, with its bytes.  A running upload of the image fails.
 
         A stream that is open may still give all bytes.
 
+        :param check: called with the current record, like the function of :meth:`change`, while
+            nobody changes the record.  The exceptions of the function are raised, and the image
+            then stays.
         :raises bootvol.errors.ImageNotFound: if the store has no such record.
         :raises bootvol.errors.SourceFailed: if the store fails.
         """

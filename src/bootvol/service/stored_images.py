@@ -166,7 +166,12 @@ class StoredImages:
             public or gives the image away, and the caller lacks the right.
         """
         found = await self.owned(caller, image_id, rights)
-        return await self.replace(caller, found.store, image_id, changed, rights)
+
+        def checked(former: ImageRecord) -> ImageRecord:
+            _check_owner(former, caller, rights)
+            return changed(former)
+
+        return await self.replace(caller, found.store, image_id, checked, rights)
 
     async def replace(
         self, caller: Caller, name: str, image_id: str, changed: Change, rights: ImageRights
@@ -211,10 +216,14 @@ class StoredImages:
         :raises ImageProtected: if the image is protected.
         """
         found = await self.owned(caller, image_id, rights)
-        if found.record.is_protected:
-            raise ImageProtected(image_id)
         store = self._stores[found.store]
-        await self._images.ask(found.store, caller, lambda: store.remove(image_id))
+
+        def check(record: ImageRecord) -> None:
+            _check_owner(record, caller, rights)
+            if record.is_protected:
+                raise ImageProtected(image_id)
+
+        await self._images.ask(found.store, caller, lambda: store.remove(image_id, check))
 
     async def fill(
         self,
@@ -270,9 +279,13 @@ class StoredImages:
         found = await self.record(caller, image_id, rights)
         if found is None:
             raise ImageNotFound(image_id)
-        if found.record.owner != caller.tenant and not rights.all_tenants:
-            raise Forbidden("You are not permitted to change this image: it has another owner.")
+        _check_owner(found.record, caller, rights)
         return found
+
+
+def _check_owner(record: ImageRecord, caller: Caller, rights: ImageRights) -> None:
+    if record.owner != caller.tenant and not rights.all_tenants:
+        raise Forbidden("You are not permitted to change this image: it has another owner.")
 
 
 def stated_format(record: ImageRecord) -> str:

@@ -15,6 +15,7 @@ from bootvol.errors import (
     ImageConflict,
     ImageNotFound,
     ImageNotReady,
+    ImageProtected,
     ImageUnusable,
     QuotaExceeded,
 )
@@ -232,6 +233,14 @@ class ImageStoreContract(ImageSourceContract):
     async def test_removes(self, store: IImageStore) -> None:
         record = await stored(store)
         image = await store.find(OWNER, record.id)
+
+        def check(current: ImageRecord) -> None:
+            assert current.id == record.id
+            raise ImageProtected(record.id)
+
+        with pytest.raises(ImageProtected):
+            await store.remove(record.id, check)
+        assert await store.record(record.id) == record
         await store.remove(record.id)
         for call in (store.record, store.remove, lambda each: store.find(OWNER, each)):
             with pytest.raises(ImageNotFound):
