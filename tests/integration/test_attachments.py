@@ -84,6 +84,8 @@ async def test_what_is_in_use_is_not_free(running: Running) -> None:
         )
         # No backend here clones, and a copy would not show one moment.
         assert answer.status == 400
+        told = answer.json["badRequest"]["message"]
+        assert ("makes no snapshots of volumes in use, even with force" in told) is force
     assert (await running.call("GET", f"servers/1002/os-volume_attachments/{volume}")).status == 404
     answer = await running.call("DELETE", f"servers/1002/os-volume_attachments/{volume}")
     assert answer.status == 404

@@ -95,7 +95,9 @@ async def test_a_backend_that_is_gone_and_comes_back(tmp_path: Path) -> None:
             for number in (kept, removed):
                 assert (await reason(daemon, number))["code"] == "backend-gone"
             why = await reason(daemon, snapshot, "os-snapshots")
-            assert why["message"] == "The backend second is no longer configured."
+            assert (
+                why["message"] == "The backend second is not in the configuration of this daemon."
+            )
             assert "put the backend back" in why["remedy"]
             assert await reason(daemon, own) is None
             asked = await daemon.call("GET", f"os-volumes/{kept}/connection", token="root")

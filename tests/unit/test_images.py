@@ -206,7 +206,7 @@ def test_a_url_that_takes_long_says_nothing_of_others(bench: Bench) -> None:
 
 
 def test_a_source_that_is_gone_is_named(bench: Bench) -> None:
-    with pytest.raises(SourceGone, match="third is no longer configured"):
+    with pytest.raises(SourceGone, match="third is not in the configuration"):
         bench.images.source("third")
 
 

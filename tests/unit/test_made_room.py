@@ -71,7 +71,7 @@ async def test_a_dropped_checkpoint_stays_dropped(threads: Threads, tmp_path: Pa
     checkpoint = Checkpoint(CHUNK, digester.so_far(), "one")
     clone, full = backend.clone, [NoSpace("full")]
 
-    async def cloned(source: str, target: str, size: int, held: int) -> None:
+    async def cloned(source: str, target: str, size: int, held: int = 0) -> None:
         await clone(source, target, size, held)
         if full:
             raise full.pop()

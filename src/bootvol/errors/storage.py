@@ -43,7 +43,9 @@ class BackendInterrupted(BackendFailed):
 
 
 class BackendGone(BackendFailed):
-    """The operator has removed the backend from the configuration, or renamed it.
+    """The backend is not in the configuration of this daemon.
+
+    The operator may have removed or renamed the backend, or only other daemons have the backend.
 
     :param name: the backend's name.
     """
@@ -51,12 +53,12 @@ class BackendGone(BackendFailed):
     code = "backend-gone"
     retryable = False
     remedy = (
-        "Have the operator put the backend back into the configuration, under the same name:"
-        " the waiting work then continues."
+        "Ask a daemon that has the backend, or have the operator put the backend back into the"
+        " configuration, under the same name: the waiting work then continues."
     )
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"The backend {name} is no longer configured.")
+        super().__init__(f"The backend {name} is not in the configuration of this daemon.")
 
 
 class NoSpace(BackendFailed):

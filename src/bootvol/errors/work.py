@@ -191,12 +191,12 @@ class SourceGone(SourceFailed):
     code = "source-gone"
     retryable = False
     remedy = (
-        "Have the operator put the source back into the configuration,"
-        " or delete the volume and create it of another image."
+        "Ask a daemon that has the source, or have the operator put the source back into the"
+        " configuration, or delete the volume and create it of another image."
     )
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"The image source {name} is no longer configured.")
+        super().__init__(f"The image source {name} is not in the configuration of this daemon.")
 
 
 class SourceRefused(ImportFailed):

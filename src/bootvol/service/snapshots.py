@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
@@ -19,6 +20,11 @@ from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
+
+_NOT_FORCED: Final = (
+    "Volume status must be available: the backend makes no snapshots of volumes in use, even with"
+    " force"
+)
 
 
 class Snapshots:
@@ -61,7 +67,9 @@ class Snapshots:
         promised = free and attachment_rows.is_promised(db, volume.id)
         # Only a backend that clones can capture one moment of a volume that is being written to.
         backend = self._backends.named(volume.backend)
-        forced = wanted.force and volume.status is Status.IN_USE and backend.capabilities.clones
+        forced = wanted.force and volume.status is Status.IN_USE
+        if forced and not backend.capabilities.clones:
+            raise VolumeBusy(_NOT_FORCED)
         if promised or not (free or forced):
             raise VolumeBusy("Volume status must be available")
         self._quotas.check_snapshot(db, caller.tenant, volume.size_gib, volume.volume_type)

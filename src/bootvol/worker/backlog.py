@@ -25,16 +25,16 @@ async def tell(database: Database, backends: Backends, sources: Collection[str])
     for backend in sorted({name for name, _ in elsewhere}):
         lies = [_counted(n, kind) for (name, kind), n in elsewhere.items() if name == backend]
         _log.warn(
-            "backend {name} is not configured, but has {lies}: work on them waits"
-            " until the backend is configured again, under the same name",
+            "backend {name} is not configured here, but has {lies}: work on them waits for a"
+            " daemon with a backend of this name",
             name=backend,
             lies=" and ".join(lies),
         )
     waiting = await database.read(unsettled.imports_elsewhere, sources)
     for source, count in sorted(waiting.items()):
         _log.warn(
-            "source {name} is not configured, but {imports} of its images: this work waits until"
-            " the source is configured again, under the same name",
+            "source {name} is not configured here, but {imports} of its images: this work waits for"
+            " a daemon with a source of this name",
             name=source,
             imports=f"{count} volume{'s are' if count > 1 else ' is'} to be made",
         )
