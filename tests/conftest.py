@@ -20,6 +20,7 @@ from tests.crashes import pytest_configure, pytest_handlecrashitem, pytest_uncon
 from tests.daemons import EMBEDDED, Running, reactor
 from tests.openstack import identity, images
 from tests.openstack.cloud import Cloud
+from tests.openstack.sites import SharedCloud, shared_cloud
 
 __all__ = ["pytest_configure", "pytest_handlecrashitem", "pytest_unconfigure"]
 
@@ -28,7 +29,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 #: Fixtures that start services of other projects, or make a guest.
-_HEAVY = {"lasting_cluster", "keystone", "cloud", "guest_image", "debian_disk"}
+_HEAVY = {"lasting_cluster", "keystone", "cloud", "clients_cloud", "guest_image", "debian_disk"}
 
 # A shell starts a command in the background with SIGINT ignored, and children inherit that. Some
 # tests send SIGINT to their children.
@@ -118,6 +119,13 @@ def cloud(keystone: identity.Keystone) -> Iterator[Cloud]:
     """The run's Keystone, and a Glance for the whole run."""
     with images.glance(keystone) as service:
         yield Cloud.of(keystone, service)
+
+
+@pytest.fixture(scope="session")
+def clients_cloud(keystone: identity.Keystone) -> Iterator[SharedCloud]:
+    """The run's Keystone, and a Glance of the tests of clients, for the whole run."""
+    with shared_cloud(keystone) as cloud:
+        yield cloud
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ imports the client once.  Each command logs in anew, as in a process of its own.
 import io
 import json
 import logging
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import entry_points
@@ -15,7 +16,18 @@ from importlib.metadata import entry_points
 (program,) = entry_points(group="console_scripts", name=sys.argv[1])
 main = program.load()
 answers = sys.stdout
-for line in sys.stdin:
+# A command with another standard input than a terminal may read it.
+commands = os.fdopen(os.dup(0))
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+# openstack keeps its clients in a class, for all commands of the process.
+kept = []
+if program.name == "openstack":
+    from osc_lib.clientmanager import ClientManager
+
+    kept = [each for each in vars(ClientManager).values() if hasattr(each, "_handle")]
+for line in commands:
+    for each in kept:
+        each._handle = None
     output, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
     arguments = json.loads(line)
     sys.argv = [program.name, *arguments]

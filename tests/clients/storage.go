@@ -1,4 +1,5 @@
-// Volumes by gophercloud's Block Storage v3, on which Terraform's provider is built.  Arguments: URL, password.
+// Volumes by gophercloud's Block Storage v3, on which Terraform's provider is built.
+// Arguments: the URL of the identity service, password, id of the project.
 package main
 
 import (
@@ -31,7 +32,7 @@ func expect(what string, holds bool) {
 
 func client(project string) (*gophercloud.ServiceClient, *gophercloud.ServiceClient) {
 	provider, err := openstack.AuthenticatedClient(gophercloud.AuthOptions{
-		IdentityEndpoint: os.Args[1] + "/identity/v3",
+		IdentityEndpoint: os.Args[1],
 		Username:         "ann",
 		Password:         os.Args[2],
 		DomainID:         "default",

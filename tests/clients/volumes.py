@@ -1,4 +1,5 @@
-"""Volumes by the cloud layer of openstacksdk.  Arguments: URL, password, file of an image."""
+"""Volumes by the cloud layer of openstacksdk.  Arguments: the URL of the
+identity service, password, file of an image."""
 
 import os
 import sys
@@ -9,7 +10,7 @@ import openstack
 url, password, file = sys.argv[1:]
 LIMIT = int(os.environ["LIMIT"])
 cloud: Any = openstack.connect(
-    auth_url=f"{url}/identity/v3",
+    auth_url=url,
     username="ann",
     password=password,
     project_name="demo",

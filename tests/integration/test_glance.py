@@ -249,7 +249,11 @@ async def test_a_new_token_of_its_own_when_the_old_one_has_ended(cloud: Cloud) -
         ({"password": "wrong"}, SourceFailed, "cannot log in"),
         ({"project": "nowhere"}, SourceFailed, "cannot log in"),
         # A user with access to public images only.
-        ({"username": "images-bob", "project": "other"}, ImageNotFound, "could not be found"),
+        (
+            {"username": "images-bob", "project": "images-other"},
+            ImageNotFound,
+            "could not be found",
+        ),
         ({"username": "images-eve", "project": "images"}, SourceRefused, "own user read image"),
     ],
 )

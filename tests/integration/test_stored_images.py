@@ -625,3 +625,27 @@ async def test_a_service_that_takes_no_images(tmp_path: Path) -> None:
 async def in_thread(call: Any, *args: object) -> Any:
     """Run a blocking call while the daemon in this process serves."""
     return await deferToThread(call, *args)
+
+
+@ensureDeferred
+async def test_a_volume_of_an_image_by_name(daemon: Running) -> None:
+    """As in Cinder, ``imageRef`` is an id, or else the name of one image."""
+    path = "/volume/v3/11692683195772/volumes"
+
+    async def volume(reference: str, token: str = "ann") -> Any:
+        wanted = {"volume": {"size": 1, "imageRef": reference}}
+        return await daemon.request("POST", path, wanted, token)
+
+    image = await create(daemon, name="laptop disk")
+    assert (await upload(daemon, image, noise(1000))).status == 204
+    made = (await volume("laptop disk")).json["volume"]["id"]
+    shown = (await daemon.request("GET", f"{path}/{made}")).json["volume"]
+    assert shown["volume_image_metadata"]["image_id"] == image
+    for unknown in ("laptop", "", f"http://x/{image}x"):
+        assert (await volume(unknown)).status == 400
+    second = await create(daemon, name="laptop disk")
+    assert (await upload(daemon, second, noise(2000))).status == 204
+    answer = await volume("laptop disk")
+    words = "Multiple matches found for 'laptop disk', use an ID to be more specific."
+    assert (answer.status, answer.json["conflictingRequest"]["message"]) == (409, words)
+    assert (await volume(image)).status == 202

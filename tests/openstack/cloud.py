@@ -22,7 +22,7 @@ SERVICE: Final = "images-bootvol"
 _PEOPLE: Final = {
     "ann": ("images", "member"),
     "eve": ("images", "reader"),
-    "bob": ("other", "member"),
+    "bob": ("images-other", "member"),
 }
 
 _TABLE: Final = """

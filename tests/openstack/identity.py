@@ -217,14 +217,14 @@ class Keystone:
         number: str = found[0]["id"]
         return number
 
-    def endpoint(self, name: str, kind: str, url: str) -> None:
-        """Add a service to the catalog.
+    def endpoint(self, name: str, kind: str, url: str) -> str:
+        """Add a service to the catalog; return the service's id.
 
         :param kind: the service's type, for example ``compute``.
         :param url: may contain ``%(project_id)s``.
         """
         wanted = {"name": name, "type": kind}
-        service = self.call("POST", "/services", {"service": wanted})["service"]["id"]
+        service: str = self.call("POST", "/services", {"service": wanted})["service"]["id"]
         for interface in INTERFACES:
             endpoint = {
                 "service_id": service,
@@ -233,6 +233,7 @@ class Keystone:
                 "url": url,
             }
             self.call("POST", "/endpoints", {"endpoint": endpoint})
+        return service
 
     def _admin_token(self) -> str:
         self._admin = self._admin or self.token("admin", "admin")

@@ -21,6 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.cinder import OF_NOVA
 from tests.cinder import PEOPLE as STATIC_PEOPLE
+from tests.commands import client, environment
 from tests.daemons import TENANT, Running
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import Process
@@ -72,10 +73,10 @@ async def openstack(tmp_path: Path) -> AsyncIterator[OpenStack]:
     serving = Thread(target=compute.serve_forever)
     serving.start()
     place = f"http://127.0.0.1:{compute.server_port}/v2.1"
-    yield OpenStack(
-        Place(f"http://127.0.0.1:{daemon.port}", tmp_path),
-        more={"OS_COMPUTE_ENDPOINT_OVERRIDE": place},
-    )
+    url = f"http://127.0.0.1:{daemon.port}"
+    settings = environment(url, tmp_path, {"OS_COMPUTE_ENDPOINT_OVERRIDE": place})
+    with client("openstack", settings) as ran:
+        yield OpenStack(Place(url, tmp_path), ran)
     compute.shutdown()
     serving.join()
     compute.server_close()

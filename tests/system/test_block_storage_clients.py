@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +16,11 @@ from demo.bootdisk import HELLO, disk
 from bootvol.api.cinder.dialect import CINDER
 from bootvol.api.operations import Operation
 from bootvol.testing.backends import noise
-from tests.daemons import volumes_in
-from tests.people import PASSWORD, PEOPLE
+from tests.commands import ROOT, Client, client, environment
+from tests.openstack.sites import KINDS, Site, site_of
+from tests.people import PEOPLE
 from tests.processes import cli, process
-from tests.system.test_clients import ROOT, V3
-from tests.waiting import LIMIT, LONG_LIMIT, block_until
+from tests.waiting import LIMIT, block_until
 
 
 class Serving(Protocol):
@@ -41,28 +40,13 @@ class OpenStack:
     """The command ``openstack`` of a user of a daemon."""
 
     daemon: Serving
+    client: Client
     project: str = "demo"
-    more: Mapping[str, str] = attrs.Factory(dict)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        told = {name: value.format(url=self.daemon.url) for name, value in V3.items()}
-        return subprocess.run(
-            [ROOT / ".venv-clients/bin/openstack", *arguments],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.daemon.folder),
-                "LC_ALL": "C.UTF-8",
-                "OS_USERNAME": "ann",
-                "OS_PASSWORD": PASSWORD,
-                **told,
-                "OS_PROJECT_NAME": self.project,
-                **self.more,
-            },
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
+        found = self.client.run("--os-project-name", self.project, *arguments)
+        return subprocess.CompletedProcess(arguments, *found)
 
     def __call__(self, *arguments: str) -> None:
         """Run a command without a result."""
@@ -90,14 +74,21 @@ class OpenStack:
         )
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A daemon with log-ins and an image."""
+    with site_of(request, request.param, tmp_path_factory.mktemp("daemon")) as site:
+        site.bring("disk", noise(1000))
+        yield site
+
+
 @pytest.fixture(scope="module")
-def openstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStack]:
-    """The client of a daemon with log-ins and an image."""
-    folder = tmp_path_factory.mktemp("daemon")
-    (folder / "images").mkdir()
-    (folder / "images" / "disk").write_bytes(noise(1000))
-    with process(folder, identity=PEOPLE) as daemon:
-        yield OpenStack(daemon)
+def openstack(site: Site) -> Iterator[OpenStack]:
+    """Ann's client."""
+    with client("openstack", site.settings) as found:
+        yield OpenStack(site.daemon, found)
 
 
 VOLUME = ("volume",)
@@ -112,7 +103,8 @@ def test_a_volume_of_an_image_has_a_life(openstack: OpenStack) -> None:
     assert (made["size"], made["type"]) == (1, "__DEFAULT__")
     shown = openstack.available(VOLUME, "root")
     assert (shown["id"], shown["properties"]) == (made["id"], {"k": "v"})
-    assert shown["volume_image_metadata"]["image_id"] == "disk"
+    image = openstack.json("image", "show", "disk")["id"]
+    assert shown["volume_image_metadata"]["image_id"] == image
     openstack("volume", "set", "--name", "renamed", "--property", "a=b", "root")
     openstack("volume", "unset", "--property", "k", "renamed")
     shown = openstack.json("volume", "show", made["id"])
@@ -127,7 +119,7 @@ def test_a_volume_of_an_image_has_a_life(openstack: OpenStack) -> None:
     assert [each["Name"] for each in listed] == ["renamed"]
     summary = openstack.json("volume", "summary")
     assert (summary["Total Count"], summary["Total Size"]) == (2, 2)
-    assert (copy["bootable"], copy["volume_image_metadata"]["image_id"]) == (True, "disk")
+    assert (copy["bootable"], copy["volume_image_metadata"]["image_id"]) == (True, image)
     openstack("volume", "set", "--non-bootable", "--image-property", "os_distro=debian", "copy")
     openstack("volume", "unset", "--image-property", "image_name", "copy")
     copy = openstack.json("volume", "show", "copy")
@@ -157,6 +149,7 @@ def test_types_and_quotas_are_an_admins(openstack: OpenStack) -> None:
     openstack("volume", "create", "--type", "faster", "--size", "1", "typed")
     assert openstack.available(VOLUME, "typed")["type"] == "faster"
     openstack("volume", "delete", "typed")
+    openstack.gone(VOLUME, "typed")
     openstack("volume", "type", "delete", "faster")
     names = [each["Name"] for each in openstack.json("volume", "type", "list")]
     assert names == ["__DEFAULT__"]
@@ -180,60 +173,6 @@ def test_a_volume_changes_hands(openstack: OpenStack) -> None:
     taker.gone(VOLUME, "gift")
 
 
-COPYING = """
-[[backends]]
-name = "other"
-plugin = "file"
-directory = "others"
-
-[[sources]]
-name = "own"
-plugin = "directory"
-directory = "own"
-writable = true
-"""
-
-
-def test_volumes_are_copied_and_moved(tmp_path: Path) -> None:
-    for name in ("images", "own"):
-        (tmp_path / name).mkdir()
-    content = noise(1000)
-    (tmp_path / "images" / "disk").write_bytes(content)
-    with process(tmp_path, COPYING, identity=PEOPLE) as daemon:
-        openstack = OpenStack(daemon)
-        openstack("volume", "create", "--image", "disk", "--size", "1", "root")
-        root = openstack.available(VOLUME, "root")
-        openstack("volume", "create", "--source", "root", "copy")
-        copy = openstack.available(VOLUME, "copy")
-        assert (copy["source_volid"], copy["size"]) == (root["id"], 1)
-        for option, told in (("--read-only", "True"), ("--read-write", "False")):
-            openstack("volume", "set", option, "copy")
-            assert openstack.json("volume", "show", "copy")["properties"] == {"readonly": told}
-        openstack("volume", "type", "create", "--property", "volume_backend_name=other", "far")
-        openstack("volume", "set", "--type", "far", "--retype-policy", "on-demand", "copy")
-        block_until(
-            lambda: openstack.json("volume", "show", "copy"),
-            lambda found: (found["status"], found["type"]) == ("available", "far"),
-        )
-        assert [file.read_bytes()[:1000] for file in volumes_in(tmp_path / "others")] == [content]
-        place = openstack.json("volume", "show", "root")["os-vol-host-attr:host"]
-        openstack("volume", "migrate", "--host", place, "copy")
-        openstack.available(VOLUME, "copy")
-        assert volumes_in(tmp_path / "others") == []
-        openstack("volume", "snapshot", "create", "--volume", "copy", "before")
-        openstack.available(SNAPSHOT, "before")
-        openstack("volume", "revert", "before")
-        openstack.available(VOLUME, "copy")
-        openstack("image", "create", "--volume", "root", "made")
-        block_until(
-            lambda: openstack.json("image", "show", "made"),
-            lambda found: found["status"] == "active",
-        )
-        openstack.available(VOLUME, "root")
-        openstack("volume", "create", "--image", "made", "--size", "1", "again")
-        openstack.available(VOLUME, "again")
-
-
 def test_a_machine_boots_from_the_volume_of_an_image(tmp_path: Path) -> None:
     """The commands at the beginning of README's conversation, and then a boot."""
     raw, image = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
@@ -243,44 +182,16 @@ def test_a_machine_boots_from_the_volume_of_an_image(tmp_path: Path) -> None:
     folder = tmp_path / "daemon"
     folder.mkdir()
     with process(folder, "writable = true\nquota_gib = 1\n", identity=PEOPLE) as daemon:
-        openstack = OpenStack(daemon)
-        openstack("image", "create", "--file", str(image), "--disk-format", "qcow2", "debian")
-        openstack("volume", "create", "--image", "debian", "--size", "1", "--bootable", "root")
-        made = openstack.available(VOLUME, "root")
+        user = environment(daemon.url, folder, {})
+        with client("openstack", user) as ran:
+            openstack = OpenStack(daemon, ran)
+            openstack("image", "create", "--file", str(image), "--disk-format", "qcow2", "debian")
+            openstack("volume", "create", "--image", "debian", "--size", "1", "--bootable", "root")
+            made = openstack.available(VOLUME, "root")
         assert (made["bootable"], made["volume_image_metadata"]["image_name"]) == (True, "debian")
-        told = {name: value.format(url=daemon.url) for name, value in V3.items()}
-        user = {"OS_USERNAME": "ann", "OS_PASSWORD": PASSWORD, **told}
         for count in ("01", "02"):
             booted = cli("volume", "boot", "1", "--seconds", "20", env=user)
             assert f"{HELLO}{count}." in booted.stdout, booted.stderr
-
-
-def test_the_session_of_the_examples_leaves_nothing(tmp_path: Path) -> None:
-    own = '[[sources]]\nname = "own"\nplugin = "directory"\ndirectory = "own"\n'
-    image = tmp_path / "disk"
-    image.write_bytes(noise(100_000))
-    folder = tmp_path / "daemon"
-    (folder / "own").mkdir(parents=True)
-    with process(folder, own + "writable = true\nquota_gib = 1\n", identity=PEOPLE) as daemon:
-        told = {name: value.format(url=daemon.url) for name, value in V3.items()}
-        done = subprocess.run(
-            [ROOT / "examples/openstack-session.sh", image],
-            env={
-                "PATH": f"{ROOT / '.venv-clients/bin'}:{os.environ['PATH']}",
-                "HOME": str(folder),
-                "LC_ALL": "C.UTF-8",
-                "OS_USERNAME": "ann",
-                "OS_PASSWORD": PASSWORD,
-                "OTHER_PROJECT": "other",
-                **told,
-            },
-            capture_output=True,
-            text=True,
-            timeout=LONG_LIMIT,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        left = [each.name for each in daemon.volumes.iterdir() if not each.name.startswith(".")]
-        assert left == []
 
 
 def test_operators_see_and_set_what_they_may(openstack: OpenStack) -> None:
@@ -321,9 +232,8 @@ def test_operators_see_and_set_what_they_may(openstack: OpenStack) -> None:
     openstack("quota", "delete", "--volume", "demo")
 
 
-def test_clients_find_messages_and_empty_lists(openstack: OpenStack) -> None:
-    image = openstack.daemon.folder / "images" / "page"
-    image.write_bytes(b"<!DOCTYPE html><html></html>" * 100)
+def test_clients_find_messages_and_empty_lists(openstack: OpenStack, site: Site) -> None:
+    site.bring("page", b"<!DOCTYPE html><html></html>" * 100)
     openstack("volume", "create", "--image", "page", "--size", "1", "broken")
     block_until(
         lambda: openstack.json("volume", "show", "broken"), lambda found: found["status"] == "error"
@@ -341,7 +251,6 @@ def test_clients_find_messages_and_empty_lists(openstack: OpenStack) -> None:
     openstack(*early, "volume", "message", "delete", message["ID"])
     assert messages() == []
     openstack("volume", "delete", "broken")
-    image.unlink()
     late = ("--os-volume-api-version", "3.71")
     filters = openstack.json("block", "storage", "resource", "filter", "list")
     assert "volume" in {each["Resource"] for each in filters}

@@ -5,114 +5,64 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bootvol.testing.backends import noise
-from tests.daemons import OTHER_TENANT, TENANT
-from tests.people import PASSWORD, PEOPLE
-from tests.processes import Process, process
-from tests.system.test_block_storage_clients import COPYING
-from tests.system.test_clients import ROOT, SCRIPTS, V3
+from tests.commands import CLIENTS, ROOT, Client, client
+from tests.daemons import volumes_in
+from tests.openstack.sites import KINDS, Site, site_of
+from tests.people import PASSWORD
+from tests.system.test_clients import SCRIPTS
 from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
-CLIENTS = ROOT / ".venv-clients" / "bin"
 ANSIBLE = ROOT / ".venv-ansible" / "bin"
 NEWEST = ("--os-volume-api-version", "3.71")
+#: Another backend.
+OTHER = """
+[[backends]]
+name = "other"
+plugin = "file"
+directory = "others"
+"""
+#: A source for images of projects.
+OWN = """
+[[sources]]
+name = "own"
+plugin = "directory"
+directory = "own"
+writable = true
+"""
+
+
+@pytest.fixture(params=KINDS)
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A daemon with log-ins, two backends, and a source that takes images."""
+    with site_of(request, request.param, tmp_path, OTHER, OWN) as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def image(site: Site) -> str:
+    """An image with the name ``disk``; the value is its id."""
+    return site.bring("disk", noise(1000))
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Process]:
-    """A daemon with log-ins, two backends, an image, and a writable source."""
-    for name in ("images", "own"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "images" / "disk").write_bytes(noise(1000))
-    with process(tmp_path, COPYING, identity=PEOPLE) as daemon:
-        yield daemon
-
-
-def environment(daemon: Process) -> dict[str, str]:
-    """Return the settings of Ann's clients."""
-    told = {name: value.format(url=daemon.url) for name, value in V3.items()}
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(daemon.folder),
-        "LC_ALL": "C.UTF-8",
-        "OS_USERNAME": "ann",
-        "OS_PASSWORD": PASSWORD,
-        **told,
-    }
-
-
-class Client:
-    """A command line client, whose commands share a process.
-
-    :param program: the client's program.
-    :param before: arguments before those of each command.
-    """
-
-    def __init__(self, daemon: Process, program: str, before: Sequence[str]) -> None:
-        self._before = before
-        self._process = subprocess.Popen(
-            [CLIENTS / "python", "-W", "ignore", SCRIPTS / "commands.py", program],
-            env=environment(daemon),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, command: str, *more: str) -> tuple[int, str, str]:
-        """Run a command; return the exit code, the output and the errors.
-
-        :param command: arguments with spaces between.
-        :param more: arguments after them.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        arguments = [*self._before, *command.split(), *more]
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
-        code, output, errors = json.loads(self._process.stdout.readline())
-        return code, output, errors
-
-    def __call__(self, command: str, *more: str) -> str:
-        """Run a command that succeeds; return the output."""
-        code, output, errors = self.run(command, *more)
-        assert code == 0, (command, output, errors)
-        return output
-
-    def json(self, command: str, *more: str) -> Any:
-        """Run a command of ``openstack``; return the result."""
-        return json.loads(self(command, *more, "-f", "json"))
-
-    def refused(self, command: str, words: str) -> None:
-        """Run a command that fails, and check the reason."""
-        code, output, errors = self.run(command)
-        assert code != 0, (command, output)
-        assert words in output + errors, (command, output, errors)
-
-    def end(self) -> None:
-        """End the process."""
-        self._process.communicate(timeout=LIMIT)
-
-
-@pytest.fixture
-def cinder(daemon: Process) -> Iterator[Client]:
+def cinder(site: Site) -> Iterator[Client]:
     """The command ``cinder``."""
-    client = Client(daemon, "cinder", ())
-    yield client
-    client.end()
+    with client("cinder", site.settings) as cinder:
+        yield cinder
 
 
 @pytest.fixture
-def openstack(daemon: Process) -> Iterator[Client]:
+def openstack(site: Site) -> Iterator[Client]:
     """The command ``openstack``."""
-    client = Client(daemon, "openstack", NEWEST)
-    yield client
-    client.end()
+    with client("openstack", site.settings, NEWEST) as openstack:
+        yield openstack
 
 
 def told(shown: str, name: str) -> str:
@@ -156,7 +106,7 @@ def test_cinderclient_has_volumes(cinder: Client) -> None:
     block_until(lambda: volume not in cinder("list"))
 
 
-def test_cinderclient_copies_volumes(cinder: Client) -> None:
+def test_cinderclient_copies_volumes(cinder: Client, image: str) -> None:
     cinder("create --name root 1")
     volume = told(settled(cinder, "show", "root"), "id")
     cinder("snapshot-create root --name one --metadata a=b")
@@ -177,11 +127,11 @@ def test_cinderclient_copies_volumes(cinder: Client) -> None:
     assert told(settled(cinder, "show", "copy"), "snapshot_id") == snapshot
     cinder(f"create --source-volid {volume} --name clone")
     assert told(settled(cinder, "show", "clone"), "source_volid") == volume
-    cinder("reimage clone disk")
+    cinder(f"reimage clone {image}")
     settled(cinder, "show", "clone")
-    image = told(cinder("upload-to-image copy of-copy --disk-format raw"), "image_id")
+    made = told(cinder("upload-to-image copy of-copy --disk-format raw"), "image_id")
     settled(cinder, "show", "copy")
-    cinder(f"create --image {image} --name again 1")
+    cinder(f"create --image {made} --name again 1")
     settled(cinder, "show", "again")
     cinder.refused("upload-to-image copy x --disk-format qcow2", "disk format raw")
     offer = cinder("transfer-create copy --name gift")
@@ -195,23 +145,24 @@ def test_cinderclient_copies_volumes(cinder: Client) -> None:
     block_until(lambda: volume not in cinder("list"))
 
 
-def test_cinderclient_is_an_operators(cinder: Client) -> None:
+def test_cinderclient_is_an_operators(cinder: Client, site: Site) -> None:
+    demo, other = site.projects["demo"], site.projects["other"]
     cinder("type-create fast --description d --is-public false")
     cinder("type-key fast set a=b volume_backend_name=other")
     cinder("type-key fast unset a")
     assert "'volume_backend_name': 'other'" in cinder("extra-specs-list")
     kind = told(cinder("type-show fast"), "id")
-    access = f"--volume-type fast --project-id {OTHER_TENANT}"
+    access = f"--volume-type fast --project-id {other}"
     cinder(f"type-access-add {access}")
-    assert OTHER_TENANT in cinder("type-access-list --volume-type fast")
+    assert other in cinder("type-access-list --volume-type fast")
     cinder(f"type-access-remove {access}")
     cinder(f"type-update {kind} --name faster --is-public true")
     assert "__DEFAULT__" in cinder("type-default")
-    cinder(f"default-type-set faster {TENANT}")
-    assert TENANT in cinder("default-type-list")
+    cinder(f"default-type-set faster {demo}")
+    assert demo in cinder("default-type-list")
     cinder("create --name typed 1")
     assert told(settled(cinder, "show", "typed"), "volume_type") == "faster"
-    cinder(f"default-type-unset {TENANT}")
+    cinder(f"default-type-unset {demo}")
     cinder("retype typed __DEFAULT__ --migration-policy on-demand")
     block_until(lambda: told(cinder("show typed"), "volume_type") == "__DEFAULT__")
     place = told(settled(cinder, "show", "typed"), "os-vol-host-attr:host")
@@ -226,14 +177,14 @@ def test_cinderclient_is_an_operators(cinder: Client) -> None:
     cinder(f"qos-disassociate-all {qos}")
     cinder(f"qos-delete {qos}")
     cinder("type-delete faster")
-    cinder(f"quota-update {TENANT} --volumes 1")
-    assert told(cinder(f"quota-show {TENANT}"), "volumes") == "1"
-    assert "1" in cinder(f"quota-usage {TENANT}")
+    cinder(f"quota-update {demo} --volumes 1")
+    assert told(cinder(f"quota-show {demo}"), "volumes") == "1"
+    assert "1" in cinder(f"quota-usage {demo}")
     cinder.refused("create 1", "VolumeLimitExceeded")
-    cinder(f"quota-delete {TENANT}")
+    cinder(f"quota-delete {demo}")
     cinder("quota-class-update default --volumes 12")
     assert told(cinder("quota-class-show default"), "volumes") == "12"
-    assert told(cinder(f"quota-defaults {TENANT}"), "volumes") == "12"
+    assert told(cinder(f"quota-defaults {demo}"), "volumes") == "12"
     assert told(cinder("absolute-limits"), "totalVolumesUsed") == "1"
     assert host in cinder("service-list --withreplication")
     assert place in cinder("get-pools --detail")
@@ -267,7 +218,7 @@ def test_cinderclient_is_an_operators(cinder: Client) -> None:
     block_until(lambda: "managed" not in cinder("list"))
 
 
-def test_openstack_manages_types_limits_and_disks(openstack: Client) -> None:
+def test_openstack_manages_types_limits_and_disks(openstack: Client, site: Site) -> None:
     openstack("volume create --size 1 data")
     volume = block_until(
         lambda: openstack.json("volume show data"), lambda found: found["status"] == "available"
@@ -287,10 +238,8 @@ def test_openstack_manages_types_limits_and_disks(openstack: Client) -> None:
     openstack("volume snapshot delete --force s")
     openstack("volume type create --private --project demo private")
     openstack("volume type set --project other private")
-    assert openstack.json("volume type show private")["access_project_ids"] == [
-        TENANT,
-        OTHER_TENANT,
-    ]
+    projects = openstack.json("volume type show private")["access_project_ids"]
+    assert sorted(projects) == sorted(site.projects.values())
     openstack("volume type unset --project other private")
     assert [each["Name"] for each in openstack.json("volume type list --private")] == ["private"]
     assert [each["Name"] for each in openstack.json("volume type list --default")] == [
@@ -341,11 +290,61 @@ def test_openstack_manages_types_limits_and_disks(openstack: Client) -> None:
     block_until(lambda: openstack.json("volume list") == [])
 
 
-def run(daemon: Process, *command: str | Path, **more: str) -> None:
+def ready(openstack: Client, kind: str, name: str) -> Any:
+    """Wait until a volume or a snapshot is available; return the object."""
+    return block_until(
+        lambda: openstack.json(f"{kind} show {name}"), lambda found: found["status"] == "available"
+    )
+
+
+def test_openstack_copies_and_moves_volumes(openstack: Client, site: Site, tmp_path: Path) -> None:
+    openstack("volume create --image disk --size 1 root")
+    root = ready(openstack, "volume", "root")
+    openstack("volume create --source root copy")
+    copy = ready(openstack, "volume", "copy")
+    assert (copy["source_volid"], copy["size"]) == (root["id"], 1)
+    for option, told in (("--read-only", "True"), ("--read-write", "False")):
+        openstack(f"volume set {option} copy")
+        assert openstack.json("volume show copy")["properties"] == {"readonly": told}
+    openstack("volume type create --property volume_backend_name=other far")
+    openstack("volume set --type far --retype-policy on-demand copy")
+    block_until(
+        lambda: openstack.json("volume show copy"),
+        lambda found: (found["status"], found["type"]) == ("available", "far"),
+    )
+    (moved,) = volumes_in(tmp_path / "others")
+    (stayed,) = site.daemon.files()
+    assert moved.read_bytes()[:1000] == stayed.read_bytes()[:1000] != bytes(1000)
+    openstack(f"volume migrate --host {root['os-vol-host-attr:host']} copy")
+    ready(openstack, "volume", "copy")
+    assert volumes_in(tmp_path / "others") == []
+    openstack("volume snapshot create --volume copy before")
+    ready(openstack, "volume snapshot", "before")
+    openstack("volume revert before")
+    ready(openstack, "volume", "copy")
+    openstack("image create --volume root made")
+    block_until(
+        lambda: openstack.json("image show made"), lambda found: found["status"] == "active"
+    )
+    ready(openstack, "volume", "root")
+    openstack("volume create --image made --size 1 again")
+    ready(openstack, "volume", "again")
+
+
+def test_the_session_of_the_examples_leaves_nothing(site: Site, tmp_path: Path) -> None:
+    image = tmp_path / "laptop"
+    image.write_bytes(noise(100_000))
+    path = f"{CLIENTS}:{os.environ['PATH']}"
+    run(site, ROOT / "examples/openstack-session.sh", image, PATH=path, OTHER_PROJECT="other")
+    left = [each.name for each in site.daemon.volumes.iterdir() if not each.name.startswith(".")]
+    assert left == []
+
+
+def run(site: Site, *command: str | Path, **more: str) -> None:
     """Run a script of a library to its end."""
     done = subprocess.run(
         command,
-        env={**environment(daemon), "LIMIT": str(LIMIT), **more},
+        env={**site.settings, "LIMIT": str(LIMIT), **more},
         capture_output=True,
         text=True,
         timeout=LONG_LIMIT,
@@ -353,29 +352,29 @@ def run(daemon: Process, *command: str | Path, **more: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_cloud_layer_of_openstacksdk(daemon: Process) -> None:
-    image = daemon.images / "disk"
-    run(
-        daemon,
-        CLIENTS / "python",
-        "-W",
-        "ignore",
-        SCRIPTS / "volumes.py",
-        daemon.url,
-        PASSWORD,
-        image,
-    )
+def test_the_cloud_layer_of_openstacksdk(site: Site, tmp_path: Path) -> None:
+    image = tmp_path / "laptop"
+    image.write_bytes(noise(1000))
+    python = (CLIENTS / "python", "-W", "ignore")
+    run(site, *python, SCRIPTS / "volumes.py", auth_url(site), PASSWORD, image)
 
 
-def test_gophercloud(daemon: Process) -> None:
+def auth_url(site: Site) -> str:
+    """Return the URL of the identity service."""
+    return site.settings["OS_AUTH_URL"]
+
+
+def test_gophercloud(site: Site) -> None:
     script = SCRIPTS / "storage.go"
     packages = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode"}
-    run(daemon, "go", "run", script, daemon.url, PASSWORD, TENANT, **packages)
+    run(site, "go", "run", script, auth_url(site), PASSWORD, site.projects["demo"], **packages)
 
 
-def test_ansible(daemon: Process) -> None:
+def test_ansible(site: Site, tmp_path: Path) -> None:
+    image = tmp_path / "laptop"
+    image.write_bytes(noise(1000))
     login = {
-        "auth_url": f"{daemon.url}/identity/v3",
+        "auth_url": auth_url(site),
         "username": "ann",
         "password": PASSWORD,
         "project_name": "demo",
@@ -385,11 +384,11 @@ def test_ansible(daemon: Process) -> None:
     given = {
         "login": login,
         "limit": LIMIT,
-        "file": str(daemon.images / "disk"),
+        "file": str(image),
         "ansible_python_interpreter": str(ANSIBLE / "python"),
     }
     run(
-        daemon,
+        site,
         *(ANSIBLE / "ansible-playbook", "-i", "localhost,", "-e", json.dumps(given)),
         SCRIPTS / "volumes.yml",
         ANSIBLE_LOCALHOST_WARNING="false",

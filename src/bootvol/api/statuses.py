@@ -19,6 +19,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.MethodNotAllowed: 405,
     errors.ApiVersionUnsupported: 406,
     errors.BodyTooSlow: 408,
+    errors.SeveralImages: 409,
     errors.DeviceInUse: 409,
     errors.HoldProtected: 409,
     errors.HostTaken: 409,

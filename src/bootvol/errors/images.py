@@ -15,6 +15,20 @@ class ImageConflict(BootvolError):
     remedy = "Wait until the image is queued or active, or create another image."
 
 
+class SeveralImages(BootvolError):
+    """Several images have the name that the caller gave instead of an id.
+
+    :param name: the name.
+    """
+
+    code = "several-images"
+    retryable = False
+    remedy = "Name the image by its id."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Multiple matches found for '{name}', use an ID to be more specific.")
+
+
 class ImageMemberExists(ImageConflict):
     """The image is shared with the project already.
 

@@ -19,6 +19,7 @@ from bootvol.errors import (
     ErrorReport,
     ImageNotFound,
     InvalidImageRef,
+    SeveralImages,
     SourceFailed,
     SourceGone,
     TooManyCalls,
@@ -162,6 +163,21 @@ class Images:
                     # A failure tells more than the lack of a place to wait.
                     failed = failed if isinstance(failed, SourceFailed) else error
         raise failed or ImageNotFound(reference)
+
+    async def named(self, caller: Caller, name: str) -> Image:
+        """Find the only image with a name, among the images that ``caller`` may use.
+
+        :raises ImageNotFound: if no listed image has the name.
+        :raises SeveralImages: if several images have the name.
+        :raises SourceFailed: as :meth:`listed`.
+        :raises TooManyCalls: as :meth:`listed`.
+        """
+        found = [each for each in await self.listed(caller) if each.name == name]
+        if not found:
+            raise ImageNotFound(name)
+        if len(found) > 1:
+            raise SeveralImages(name)
+        return found[0]
 
     @property
     def reads_urls(self) -> bool:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NotRequired
 
+import attrs
 from typing_extensions import TypedDict
 
 from bootvol.api.cinder import origins, views, volume_types
@@ -20,7 +21,7 @@ from bootvol.api.cinder.words import MALFORMED
 from bootvol.api.filters import number, text
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
-from bootvol.errors import InvalidRequest, VolumeBusy, VolumeNotFound
+from bootvol.errors import ImageNotFound, InvalidRequest, VolumeBusy, VolumeNotFound
 from bootvol.model import NewVolume, Volume
 from bootvol.policy import Right
 
@@ -185,7 +186,7 @@ async def summarize_volumes(context: CinderContext) -> Summary:
     "volumes",
     status=202,
     entity="volume",
-    refusals=(404, 413, 503),
+    refusals=(404, 409, 413, 503),
 )
 async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume:
     """Create a volume: blank, from a snapshot or another volume, or bootable from an image."""
@@ -207,8 +208,20 @@ async def create_volume(context: CinderContext, body: CreateVolume) -> OneVolume
         metadata=body.metadata or {},
     )
     async with origins.reworded(context, origin):
-        made = await context.services.volumes.create(context.caller, wanted)
+        made = await _made(context, wanted)
     return {"volume": views.volume(made, context)}
+
+
+async def _made(context: CinderContext, wanted: NewVolume) -> Volume:
+    """Create a volume.  As in Cinder, an image is named by an id, or else by a name."""
+    volumes, reference = context.services.volumes, wanted.image_ref
+    try:
+        return await volumes.create(context.caller, wanted)
+    except ImageNotFound:
+        if not reference or "://" in reference:
+            raise
+        image = await context.services.images.named(context.caller, reference)
+    return await volumes.create(context.caller, attrs.evolve(wanted, image_ref=image.id))
 
 
 async def _type_name(context: CinderContext, body: CreateVolume) -> str | None:
