@@ -8,6 +8,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.cinder import ADMIN, ask, daemon
 from tests.daemons import OTHER_TENANT, TENANT, Running
+from tests.waiting import until
 
 __all__ = ["daemon"]
 
@@ -208,3 +209,37 @@ async def test_only_a_shown_volume_tells_about_its_image(daemon: Running) -> Non
     assert "volume_image_metadata" in (await ask(daemon, "GET", path)).json["volume"]
     changed = await ask(daemon, "PUT", path, {"volume": {"name": "n"}})
     assert "volume_image_metadata" not in changed.json["volume"]
+
+
+@ensureDeferred
+async def test_a_type_without_a_fitting_backend(daemon: Running) -> None:
+    """Its volumes fail at once with a message, and are deleted; they have no data.
+
+    Break: `src/bootvol/service/volumes.py`: `if refused is not None:` -> `if False:`
+    """
+    admin, member = partial(ask, daemon, who="admin"), partial(ask, daemon)
+    asked = {"vendor_name": "acme", "multiattach": "<is> True", "note": "x"}
+    wanted = {"volume_type": {"name": "acme", "extra_specs": asked}}
+    assert (await admin("POST", "types", wanted)).status == 200
+    for more in ({}, {"imageRef": "disk"}):
+        body = {"volume": {"size": 1, "volume_type": "acme", **more}}
+        answer = await member("POST", "volumes", body)
+        assert answer.status == 202
+        uuid = answer.json["volume"]["id"]
+        volume = (await member("GET", f"volumes/{uuid}")).json["volume"]
+        assert volume["status"] == "error"
+        (message,) = (await member("GET", f"messages?resource_uuid={uuid}")).json["messages"]
+        assert message["event_id"] == "VOLUME_VOLUME_001_002"
+        assert message["user_message"] == (
+            "schedule allocate volume: No backend has what the volume type acme asks for:"
+            " multiattach, vendor_name. Name another volume type, or have the operator correct the"
+            " type's extra specs."
+        )
+        assert (await member("DELETE", f"volumes/{uuid}")).status == 202
+
+        async def left() -> list[object]:
+            found: list[object] = (await member("GET", "volumes")).json["volumes"]
+            return found
+
+        await until(left, lambda found: found == [])
+    assert daemon.files() == []

@@ -1,4 +1,7 @@
-"""Tempest, OpenStack's own test suite of its APIs, against a daemon with users of its own."""
+"""Tempest, OpenStack's own test suite of its APIs.
+
+One daemon has users and images of its own, the other those of a Keystone and a Glance.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from bootvol.testing.backends import noise
+from tests.openstack.identity import PASSWORD as KEYSTONES_PASSWORD
+from tests.openstack.sites import SharedCloud
 from tests.processes import Process, process
 from tests.waiting import LIMIT, LONG_LIMIT
 
@@ -20,7 +25,7 @@ _TEMPEST: Final = Path(__file__).parents[2] / ".venv-tempest" / "bin" / "tempest
 _OPENSTACK: Final = _TEMPEST.parents[2] / ".venv-clients" / "bin" / "openstack"
 #: How many tests pass at least, and how many are skipped at most. Tempest counts a class that needs
 #: Nova as one skipped test.
-_KNOWN: Final = {"image": (30, 22), "volume": (160, 17)}
+_KNOWN: Final = {"image": (30, 22), "volume": (160, 17), "openstack": (160, 17)}
 #: The most characters of tempest's output in a failure.
 _TAIL: Final = 30_000
 _PASSWORD: Final = "tempest's own password"
@@ -30,6 +35,20 @@ _PROJECTS: Final = ("one", "two")
 _OPERATORS: Final = "operators"
 _QUOTA: Final = "[quota]\nvolumes = 100\nsnapshots = 100\ngigabytes = 1000\n"
 _WRITABLE: Final = "writable = true\nquota_gib = 10\n"
+#: The embedded identity has the users of its configuration, and no calls to make more.
+_OWN: Final = """\
+use_dynamic_credentials = false
+test_accounts_file = {folder}/accounts.yaml
+"""
+#: Tempest makes projects and users in Keystone.
+_KEYSTONES: Final = f"""\
+use_dynamic_credentials = true
+admin_username = admin
+admin_password = {KEYSTONES_PASSWORD}
+admin_project_name = admin
+admin_domain_name = Default
+create_isolated_networks = false
+"""
 
 
 def _users() -> list[tuple[str, str, str]]:
@@ -106,26 +125,54 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("api", ["image", "volume"])
 def test_no_test_of_tempest_fails(api: str, tmp_path: Path) -> None:
     """Tempest leaves out no more than known: see tests/tempest/."""
-    daemons, workspace = tmp_path / "daemon", tmp_path / "tempest"
-    daemons.mkdir()
-    made = _run(tmp_path, "init", str(workspace))
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    with process(folder, more=_WRITABLE + _QUOTA, identity=_identity()) as daemon:
+        (tmp_path / "accounts.yaml").write_text(_accounts())
+        url = f"{daemon.url}/identity/v3"
+        settings = {
+            "identity": url,
+            "image": _image(daemon),
+            "region": "nova",
+            "auth": _OWN.format(folder=tmp_path),
+        }
+        _check(tmp_path, api, settings, _KNOWN[api])
+
+
+@pytest.mark.whole
+def test_no_test_of_volumes_fails_with_keystone(clients_cloud: SharedCloud, tmp_path: Path) -> None:
+    """Tempest makes its own projects and users in a real Keystone, and images in a real Glance."""
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    with clients_cloud.site(folder, _QUOTA) as site:
+        settings = {
+            "identity": site.settings["OS_AUTH_URL"],
+            "image": site.bring("disk", noise(1024 * 1024)),
+            "region": "RegionOne",
+            "auth": _KEYSTONES,
+        }
+        _check(tmp_path, "volume", settings, _KNOWN["openstack"])
+
+
+def _check(folder: Path, api: str, settings: dict[str, str], known: tuple[int, int]) -> None:
+    """Run the tests of an API.
+
+    :param settings: the places in ``tempest.conf``.
+    :param known: how many tests pass at least, and how many are skipped at most.
+    """
+    workspace = folder / "tempest"
+    made = _run(folder, "init", str(workspace))
     assert made.returncode == 0, made.stderr
-    with process(daemons, more=_WRITABLE + _QUOTA, identity=_identity()) as daemon:
-        settings = (_SETTINGS / "tempest.conf").read_text()
-        (workspace / "etc" / "tempest.conf").write_text(
-            settings.format(
-                folder=workspace, identity=f"{daemon.url}/identity/v3", image=_image(daemon)
-            )
-        )
-        (workspace / "accounts.yaml").write_text(_accounts())
-        done = _run(
-            workspace, "run", "--serial", "--exclude-list", str(_SETTINGS / "excluded.txt"),
-            "--regex", os.environ.get("TEMPEST_TESTS", rf"tempest\.api\.{api}\."),
-        )  # fmt: skip
+    conf = (_SETTINGS / "tempest.conf").read_text().format(folder=workspace, **settings)
+    (workspace / "etc" / "tempest.conf").write_text(conf)
+    done = _run(
+        workspace, "run", "--serial", "--exclude-list", str(_SETTINGS / "excluded.txt"),
+        "--regex", os.environ.get("TEMPEST_TESTS", rf"tempest\.api\.{api}\."),
+    )  # fmt: skip
     found = dict(re.findall(r"^ - (Passed|Skipped|Failed): ([0-9]+)$", done.stdout, re.M))
     assert done.returncode == 0, done.stdout[-_TAIL:]
     assert int(found["Failed"]) == 0
     if "TEMPEST_TESTS" not in os.environ:
-        passed, skipped = _KNOWN[api]
+        passed, skipped = known
         assert int(found["Passed"]) >= passed, done.stdout[-_TAIL:]
         assert int(found["Skipped"]) <= skipped, done.stdout[-_TAIL:]

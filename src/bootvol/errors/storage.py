@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bootvol.errors.base import BootvolError
 from bootvol.errors.requests import InvalidRequest
 
@@ -59,6 +61,23 @@ class BackendGone(BackendFailed):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The backend {name} is not in the configuration of this daemon.")
+
+
+class NoFittingBackend(BootvolError):
+    """No backend has what the volume's type asks for.
+
+    :param type_name: the name of the type.
+    :param unmet: the extra specs of the type that the backend does not meet.
+    """
+
+    code = "no-fitting-backend"
+    retryable = False
+    remedy = "Name another volume type, or have the operator correct the type's extra specs."
+
+    def __init__(self, type_name: str, unmet: Sequence[str]) -> None:
+        super().__init__(
+            f"No backend has what the volume type {type_name} asks for: {', '.join(unmet)}."
+        )
 
 
 class NoSpace(BackendFailed):

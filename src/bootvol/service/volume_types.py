@@ -8,8 +8,16 @@ from typing import Final
 from sqlalchemy import Connection as Db
 
 from bootvol.backends import Backends
-from bootvol.errors import NotFound, UnknownBackend, VolumeTypeExists, VolumeTypeUsed
+from bootvol.errors import (
+    ErrorReport,
+    NoFittingBackend,
+    NotFound,
+    UnknownBackend,
+    VolumeTypeExists,
+    VolumeTypeUsed,
+)
 from bootvol.model import VolumeType
+from bootvol.service import abilities
 from bootvol.store import default_types as default_rows
 from bootvol.store import quotas as quota_rows
 from bootvol.store import type_access as access_rows
@@ -58,6 +66,17 @@ class VolumeTypes:
                 f"The {BACKEND} of {name}, {backend}, is not configured. Ask for another type."
             )
         return backend
+
+    def refusal(self, db: Db, name: str | None, tenant: str, backend: str) -> ErrorReport | None:
+        """Return why a backend does not fit a tenant's volumes of a type, or None.
+
+        :param name: the name of the type; None for no type.
+        :raises VolumeTypeNotFound: if no type has that name.
+        """
+        if not name:
+            return None
+        unmet = abilities.unmet(type_rows.named(db, name, tenant).extra_specs, backend)
+        return NoFittingBackend(name, unmet).report() if unmet else None
 
     async def stated_backend(self, name: str, tenant: str) -> str | None:
         """Return the backend that a type states; None if volumes of the type may lie anywhere.

@@ -133,6 +133,8 @@ class Volumes:
     ) -> Volume:
         """Add a volume within a transaction, if the tenant's quota allows one more.
 
+        The volume fails at once if the backend does not meet the extra specs of its type.
+
         :param backend: backend of the new volume; None for the origin's backend, or the default.
         :raises bootvol.errors.BootvolError: as :func:`bootvol.service.origins.found`.
         :raises QuotaExceeded: if the tenant's quota is used up.
@@ -172,6 +174,9 @@ class Volumes:
         added = volume_rows.add(db, volume, image)
         if image is not None:
             import_rows.add(db, added.id, image, content_of(image))
+        refused = self._types.refusal(db, wanted.volume_type, caller.tenant, backend)
+        if refused is not None:
+            states.apply_event(db, Kind.VOLUME, added.id, Event.FAIL, refused)
         return added
 
     async def listed(

@@ -13,7 +13,13 @@ from bootvol.api.cinder.lists import Listing
 from bootvol.api.cinder.views import Uuid, time
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link
-from bootvol.errors import FailureNotFound, ImageTooLarge, NoSpace, QuotaExceeded
+from bootvol.errors import (
+    FailureNotFound,
+    ImageTooLarge,
+    NoFittingBackend,
+    NoSpace,
+    QuotaExceeded,
+)
 from bootvol.lifecycle import Kind, Status
 from bootvol.model import Failure
 
@@ -31,6 +37,7 @@ _OF_VOLUMES: Final[Mapping[Status, tuple[str, str]]] = {
     Status.EXTENDING: ("007", "extend volume"),
     Status.UPLOADING: ("003", "copy volume to image"),
 }
+_SCHEDULING: Final = ("001", "schedule allocate volume")
 _IMPORT: Final = _OF_VOLUMES[Status.DOWNLOADING]
 _OF_SNAPSHOTS: Final[Mapping[Status, tuple[str, str]]] = {
     Status.CREATING: ("009", "snapshot create"),
@@ -40,6 +47,7 @@ _OF_SNAPSHOTS: Final[Mapping[Status, tuple[str, str]]] = {
 _OTHER: Final = "000"
 #: Cinder's numbers of reasons, by the codes of errors.
 _REASONS: Final[Mapping[str, str]] = {
+    NoFittingBackend.code: "002",
     NoSpace.code: "003",
     QuotaExceeded.code: "006",
     ImageTooLarge.code: "007",
@@ -73,6 +81,8 @@ class OneMessage(TypedDict):
 
 def _action(value: Failure) -> tuple[str, str]:
     """Return Cinder's number and name of the failed work."""
+    if value.error.code == NoFittingBackend.code:
+        return _SCHEDULING
     if value.of_image:
         return _IMPORT
     known = _OF_VOLUMES if value.kind is Kind.VOLUME else _OF_SNAPSHOTS

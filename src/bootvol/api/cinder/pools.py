@@ -14,9 +14,7 @@ from bootvol.api.operations import operation
 from bootvol.errors import NotFound
 from bootvol.model import GIB, Place, StoreUsage
 from bootvol.policy import Right
-
-_VENDOR: Final = "bootvol"
-_VERSION: Final = "1.0"
+from bootvol.service import abilities
 
 
 class PoolShown(TypedDict):
@@ -112,18 +110,11 @@ async def _figures(context: CinderContext, place: Place) -> dict[str, object]:
     overview = context.services.overview
     room, used = await overview.room(place), await overview.usage(place)
     return {
-        "vendor_name": _VENDOR,
-        "driver_version": _VERSION,
-        "storage_protocol": _VENDOR,
-        "volume_backend_name": place.backend,
+        **abilities.of_backend(place.backend),
         # Cinder's word for a store that does not tell.
         "total_capacity_gb": "unknown" if room is None else round(room.total / GIB, 2),
         "free_capacity_gb": "unknown" if room is None else round(room.free / GIB, 2),
         "allocated_capacity_gb": sum(each.volumes_gib for each in used),
-        "reserved_percentage": 0,
-        "multiattach": False,
-        "qos_support": True,
-        "replication_enabled": False,
         "backend_state": "up" if place.works else "down",
         "timestamp": when(place.seen_at),
         "filter_function": None,
@@ -135,13 +126,14 @@ async def _figures(context: CinderContext, place: Place) -> dict[str, object]:
 async def show_capabilities(context: CinderContext, host: str) -> Capabilities:
     """Show the abilities of a backend."""
     place = await _place(context, host)
+    found = abilities.of_backend(place.backend)
     return {
         "namespace": f"OS::Storage::Capabilities::{host}",
-        "vendor_name": _VENDOR,
+        "vendor_name": str(found["vendor_name"]),
         "volume_backend_name": place.backend,
         "pool_name": None,
-        "driver_version": _VERSION,
-        "storage_protocol": _VENDOR,
+        "driver_version": str(found["driver_version"]),
+        "storage_protocol": str(found["storage_protocol"]),
         "display_name": None,
         "description": None,
         "visibility": None,
