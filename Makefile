@@ -46,9 +46,11 @@ test: packages lint $(OPENSTACK)/.installed $(CLIENTS)/.installed $(CLIENTS)-old
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # OpenStack's own tests of its APIs: with users and images of bootvol, as in `make test`, and with a Keystone
-# and a Glance. TEMPEST_TESTS=regex selects some of the tests.
-tempest: $(VENV)/.installed-dev $(CLIENTS)/.installed $(TEMPEST)/.installed $(OPENSTACK)/.installed
+# and a Glance. TEMPEST_TESTS=regex selects some of the tests. Then the clients of volumes with Keystone and Glance.
+tempest: $(VENV)/.installed-dev $(CLIENTS)/.installed $(TEMPEST)/.installed $(OPENSTACK)/.installed \
+  $(ANSIBLE)/.installed
 	$(BIN)/pytest -m "" tests/system/test_tempest.py
+	$(BIN)/pytest -m "" -k openstack tests/system/test_storage_clients.py tests/system/test_block_storage_clients.py
 
 # Reports the lines and branches of src and plugins without a test: on the terminal, and in htmlcov/.
 # TESTS="tests/unit tests/contract" measures some tests only.

@@ -23,13 +23,17 @@ _BESIDE = ("driver_volume_type", "attachment_id", "enforce_multipath")
 def main() -> None:
     """Connect, read, write, and disconnect."""
     told = json.load(sys.stdin)
-    connection = told["connection"]
+    print(json.dumps(connected(told["connection"], told["length"], told["text"])))
+
+
+def connected(connection: dict[str, Any], length: int, text: str) -> dict[str, str]:
+    """Connect to a volume, use the volume, and disconnect; return the results of :func:`use`."""
     data = {name: value for name, value in connection.items() if name not in _BESIDE}
     host = connector.InitiatorConnector.factory(connection["driver_volume_type"].upper(), "")
     found = host.connect_volume(data)
     try:
         with opened(found["path"]) as volume:
-            print(json.dumps(use(volume, told["length"], told["text"].encode())))
+            return use(volume, length, text.encode())
     finally:
         host.disconnect_volume(data, found)
 

@@ -1,7 +1,10 @@
 """Calls python-cinderclient in the order of Nova: attaches a volume to a server, and detaches it.
 
-Standard input has the daemon's URL, the project, the password of all users, the volume and the
-server. Standard output is a list: the volume's status after each step, or the refusal of a step.
+Meanwhile the host opens the volume by os-brick.
+
+Standard input has the URL of the identity service, the project, the password of all users, the
+volume, the server and the number of bytes to read. Standard output is a list: the volume's status
+after each step, the digest of the bytes, or the refusal of a step.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 from cinderclient import client, exceptions
 from keystoneauth1 import service_token, session
 from keystoneauth1.identity import v3
+from tests.clients import brick
 
 #: The description of a host, as os-brick makes it.
 _CONNECTOR = {"host": "compute1", "ip": "10.0.0.11", "multipath": False, "mountpoint": "/dev/vdb"}
@@ -34,8 +38,10 @@ def main() -> None:
     made = nova.attachments.create(volume, None, told["server"])
     attachment = getattr(made, "id", None) or made["id"]
     note()
-    nova.attachments.update(attachment, _CONNECTOR)
+    updated = nova.attachments.update(attachment, _CONNECTOR)
+    connection = getattr(updated, "connection_info", None) or updated["connection_info"]
     note()
+    seen.append(brick.connected(connection, told["length"], "written by the host")["digest"])
     nova.attachments.complete(attachment)
     note()
     for step in (nova.volumes.begin_detaching, nova.volumes.roll_detaching):
@@ -55,7 +61,7 @@ def main() -> None:
 def log_in(told: dict[str, Any], name: str) -> Any:
     """Return the credentials of a user."""
     return v3.Password(
-        f"{told['url']}/identity/v3",
+        told["url"],
         username=name,
         password=told["password"],
         user_domain_id="default",

@@ -6,7 +6,7 @@ from functools import partial
 
 from pytest_twisted import ensureDeferred
 
-from tests.cinder import ADMIN, ask, daemon
+from tests.cinder import ADMIN, ask, daemon, made
 from tests.daemons import OTHER_TENANT, TENANT, Running
 from tests.waiting import until
 
@@ -215,7 +215,8 @@ async def test_only_a_shown_volume_tells_about_its_image(daemon: Running) -> Non
 async def test_a_type_without_a_fitting_backend(daemon: Running) -> None:
     """Its volumes fail at once with a message, and are deleted; they have no data.
 
-    Break: `src/bootvol/service/volumes.py`: `if refused is not None:` -> `if False:`
+    Break: `src/bootvol/service/volumes.py`: `except NoFittingBackend as error:` ->
+    `except VolumeBusy as error:`
     """
     admin, member = partial(ask, daemon, who="admin"), partial(ask, daemon)
     asked = {"vendor_name": "acme", "multiattach": "<is> True", "note": "x"}
@@ -243,3 +244,8 @@ async def test_a_type_without_a_fitting_backend(daemon: Running) -> None:
 
         await until(left, lambda found: found == [])
     assert daemon.files() == []
+    uuid = await made(daemon, "volume", size=1)
+    retype = {"os-retype": {"new_type": "acme", "migration_policy": "on-demand"}}
+    answer = await member("POST", f"volumes/{uuid}/action", retype)
+    assert answer.status == 400
+    assert "asks for: multiattach, vendor_name" in answer.json["badRequest"]["message"]

@@ -17,17 +17,28 @@ from tests.commands import environment
 from tests.daemons import OTHER_TENANT, TENANT
 from tests.openstack.identity import PASSWORD, Keystone
 from tests.openstack.images import Glance, glance
-from tests.people import PEOPLE
+from tests.people import PASSWORD_HASH, PEOPLE
 from tests.processes import Process, process
 
 #: The kinds of sites, for parameters of tests.
 KINDS: Final = ("own", pytest.param("openstack", marks=pytest.mark.heavy))
+#: The same for longer tests: `make test` runs the first kind, `make tempest` both.
+LONG: Final = ("own", pytest.param("openstack", marks=(pytest.mark.heavy, pytest.mark.whole)))
 
 #: bootvol's own user in Keystone, and its project.
 _SERVICE: Final = "bootvol-of-clients"
+#: The role of a service such as Nova.
+_SERVICES: Final = "service"
 #: The types of the Block Storage API in catalogs.
 _TYPES: Final = ("block-storage", "volumev3")
 
+#: Nova's user in a daemon with users of its own.
+_NOVA: Final = f"""
+[[identity.users]]
+name = "nova"
+password_hash = "{PASSWORD_HASH}"
+roles = {{ demo = ["{_SERVICES}"] }}
+"""
 _TABLES: Final = """
 [[sources]]
 name = "glance"
@@ -46,8 +57,8 @@ project = "{user}"
 class Site:
     """A daemon with users and images.
 
-    Ann is an admin of the project ``demo``, and a member of ``other``. Her password is the same at
-    all sites.
+    Ann is an admin of the project ``demo``, and a member of ``other``. The user ``nova`` is a
+    service in ``demo``. Their password is the same at all sites.
 
     :ivar settings: the environment of Ann's clients.
     :ivar projects: the ids of the projects, by name.
@@ -73,7 +84,7 @@ def own_site(folder: Path, more: str = "", source: str = "") -> Iterator[Site]:
         return name
 
     (folder / "own").mkdir()
-    with process(folder, more + source, identity=PEOPLE) as daemon:
+    with process(folder, more + source, identity=PEOPLE + _NOVA) as daemon:
         settings = environment(daemon.url, folder, {})
         yield Site(daemon, settings, {"demo": TENANT, "other": OTHER_TENANT}, bring)
 
@@ -147,7 +158,8 @@ def shared_cloud(keystone: Keystone) -> Iterator[SharedCloud]:
     projects = {name: keystone.project(name) for name in ("demo", "other")}
     keystone.user("ann", {projects["demo"]: ["admin"], projects["other"]: ["member"]})
     # The role admin removes images whose uploads have failed.
-    keystone.user(_SERVICE, {keystone.project(_SERVICE): ["admin", "service"]})
+    keystone.user(_SERVICE, {keystone.project(_SERVICE): ["admin", _SERVICES]})
+    keystone.user("nova", {projects["demo"]: [_SERVICES]})
     with glance(keystone) as images:
         keystone.endpoint("glance", "image", images.url)
         yield SharedCloud(keystone, images, projects)

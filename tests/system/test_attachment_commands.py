@@ -1,11 +1,10 @@
-"""Attachments for ``openstack``, for Nova's python-cinderclient, and under kills of the daemon."""
+"""Attachments for ``openstack``, and under kills of the daemon."""
 
 from __future__ import annotations
 
 import json
 import random
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,12 +21,11 @@ from twisted.internet.threads import deferToThread
 from tests.cinder import OF_NOVA
 from tests.cinder import PEOPLE as STATIC_PEOPLE
 from tests.commands import client, environment
-from tests.daemons import TENANT, Running
-from tests.people import PASSWORD, PEOPLE
+from tests.daemons import Running
+from tests.people import PEOPLE
 from tests.processes import Process
 from tests.system.test_block_storage_clients import OpenStack
-from tests.system.test_clients import ROOT
-from tests.waiting import LIMIT, block_until
+from tests.waiting import block_until
 
 SERVER = "aaaaaaaa-0000-4000-8000-000000000001"
 
@@ -66,9 +64,7 @@ class Compute(BaseHTTPRequestHandler):
 @pytest_twisted.async_yield_fixture
 async def openstack(tmp_path: Path) -> AsyncIterator[OpenStack]:
     """The client of a daemon, and of a stand-in for Nova."""
-    kept = next(line for line in PEOPLE.splitlines() if line.startswith("password_hash"))
-    nova = f'\n[[identity.users]]\nname = "nova"\n{kept}\nroles = {{ demo = ["service"] }}\n'
-    daemon = Running(tmp_path, identity=PEOPLE + nova)
+    daemon = Running(tmp_path, identity=PEOPLE)
     compute = ThreadingHTTPServer(("127.0.0.1", 0), Compute)
     serving = Thread(target=compute.serve_forever)
     serving.start()
@@ -125,45 +121,6 @@ def commands(openstack: OpenStack) -> None:
     openstack(*attachment, "delete", other["ID"])
     openstack("volume", "delete", "other")
     openstack.gone(("volume",), "other")
-
-
-@ensureDeferred
-async def test_novas_client_attaches_and_detaches(openstack: OpenStack) -> None:
-    await deferToThread(nova, openstack)
-
-
-def nova(openstack: OpenStack) -> None:
-    """Call python-cinderclient with a user's token and a service's, in the order of Nova."""
-    openstack("volume", "create", "--size", "1", "data")
-    volume = openstack.available(("volume",), "data")["id"]
-    told = {
-        "url": openstack.daemon.url,
-        "project": TENANT,
-        "password": PASSWORD,
-        "volume": volume,
-        "server": SERVER,
-    }
-    done = subprocess.run(
-        [ROOT / ".venv-clients/bin/python", "-W", "ignore", "-m", "tests.clients.nova_volumes"],
-        input=json.dumps(told),
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 0, done.stderr
-    found: Any = json.loads(done.stdout)
-    assert found == [
-        "reserved",
-        "attaching",
-        "in-use",
-        "detaching",
-        "in-use",
-        "detaching",
-        "ConflictNovaUsingAttachment: Detach volume from instance"
-        f" {SERVER} using the Compute API (HTTP 409)",
-        "available",
-    ]
 
 
 def test_a_kill_loses_no_hold(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,12 +15,15 @@ import pytest
 from bootvol.testing.backends import noise
 from tests.commands import CLIENTS, ROOT, Client, client
 from tests.daemons import volumes_in
-from tests.openstack.sites import KINDS, Site, site_of
+from tests.openstack.sites import KINDS, LONG, Site, site_of
 from tests.people import PASSWORD
 from tests.system.test_clients import SCRIPTS
 from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
 ANSIBLE = ROOT / ".venv-ansible" / "bin"
+SERVER = "aaaaaaaa-0000-4000-8000-000000000001"
+#: The bytes of the image of these tests.
+CONTENT = noise(1000)
 NEWEST = ("--os-volume-api-version", "3.71")
 #: Another backend.
 OTHER = """
@@ -48,7 +52,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture(autouse=True)
 def image(site: Site) -> str:
     """An image with the name ``disk``; the value is its id."""
-    return site.bring("disk", noise(1000))
+    return site.bring("disk", CONTENT)
 
 
 @pytest.fixture
@@ -297,6 +301,7 @@ def ready(openstack: Client, kind: str, name: str) -> Any:
     )
 
 
+@pytest.mark.parametrize("site", LONG, indirect=True)
 def test_openstack_copies_and_moves_volumes(openstack: Client, site: Site, tmp_path: Path) -> None:
     openstack("volume create --image disk --size 1 root")
     root = ready(openstack, "volume", "root")
@@ -331,6 +336,7 @@ def test_openstack_copies_and_moves_volumes(openstack: Client, site: Site, tmp_p
     ready(openstack, "volume", "again")
 
 
+@pytest.mark.parametrize("site", LONG, indirect=True)
 def test_the_session_of_the_examples_leaves_nothing(site: Site, tmp_path: Path) -> None:
     image = tmp_path / "laptop"
     image.write_bytes(noise(100_000))
@@ -370,6 +376,42 @@ def test_gophercloud(site: Site) -> None:
     run(site, "go", "run", script, auth_url(site), PASSWORD, site.projects["demo"], **packages)
 
 
+def test_nova_attaches_and_detaches(openstack: Client, site: Site) -> None:
+    """By python-cinderclient with a user's token and a service's, and by os-brick on the host."""
+    openstack("volume create --size 1 --image disk data")
+    volume = ready(openstack, "volume", "data")["id"]
+    asked = {
+        "url": auth_url(site),
+        "project": site.projects["demo"],
+        "password": PASSWORD,
+        "volume": volume,
+        "server": SERVER,
+        "length": len(CONTENT),
+    }
+    done = subprocess.run(
+        [CLIENTS / "python", "-W", "ignore", "-m", "tests.clients.nova_volumes"],
+        input=json.dumps(asked),
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        "reserved",
+        "attaching",
+        hashlib.sha256(CONTENT).hexdigest(),
+        "in-use",
+        "detaching",
+        "in-use",
+        "detaching",
+        "ConflictNovaUsingAttachment: Detach volume from instance"
+        f" {SERVER} using the Compute API (HTTP 409)",
+        "available",
+    ]
+
+
+@pytest.mark.parametrize("site", LONG, indirect=True)
 def test_ansible(site: Site, tmp_path: Path) -> None:
     image = tmp_path / "laptop"
     image.write_bytes(noise(1000))

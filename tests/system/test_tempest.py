@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import pytest
@@ -34,6 +37,7 @@ _PASSWORD: Final = "tempest's own password"
 _PROJECTS: Final = ("one", "two")
 _OPERATORS: Final = "operators"
 _QUOTA: Final = "[quota]\nvolumes = 100\nsnapshots = 100\ngigabytes = 1000\n"
+_OTHER: Final = '[[backends]]\nname = "other"\nplugin = "file"\ndirectory = "others"\n'
 _WRITABLE: Final = "writable = true\nquota_gib = 10\n"
 #: The embedded identity has the users of its configuration, and no calls to make more.
 _OWN: Final = """\
@@ -127,7 +131,7 @@ def test_no_test_of_tempest_fails(api: str, tmp_path: Path) -> None:
     """Tempest leaves out no more than known: see tests/tempest/."""
     folder = tmp_path / "daemon"
     folder.mkdir()
-    with process(folder, more=_WRITABLE + _QUOTA, identity=_identity()) as daemon:
+    with process(folder, more=_WRITABLE + _QUOTA + _OTHER, identity=_identity()) as daemon:
         (tmp_path / "accounts.yaml").write_text(_accounts())
         url = f"{daemon.url}/identity/v3"
         settings = {
@@ -139,12 +143,47 @@ def test_no_test_of_tempest_fails(api: str, tmp_path: Path) -> None:
         _check(tmp_path, api, settings, _KNOWN[api])
 
 
+class _Network(BaseHTTPRequestHandler):
+    """Stands for Neutron.
+
+    When tempest removes a project, it looks for the default security group of the project.
+    """
+
+    def do_GET(self) -> None:
+        """Answer with no security groups."""
+        body = b'{"security_groups": []}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+@pytest.fixture
+def network(clients_cloud: SharedCloud) -> Iterator[None]:
+    """A stand-in for Neutron in the catalog."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Network)
+    serving = Thread(target=server.serve_forever)
+    serving.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    service = clients_cloud.keystone.endpoint("neutron", "network", url)
+    yield
+    clients_cloud.keystone.call("DELETE", f"/services/{service}")
+    server.shutdown()
+    serving.join()
+    server.server_close()
+
+
 @pytest.mark.whole
+@pytest.mark.usefixtures("network")
 def test_no_test_of_volumes_fails_with_keystone(clients_cloud: SharedCloud, tmp_path: Path) -> None:
     """Tempest makes its own projects and users in a real Keystone, and images in a real Glance."""
     folder = tmp_path / "daemon"
     folder.mkdir()
-    with clients_cloud.site(folder, _QUOTA) as site:
+    with clients_cloud.site(folder, _QUOTA + _OTHER) as site:
         settings = {
             "identity": site.settings["OS_AUTH_URL"],
             "image": site.bring("disk", noise(1024 * 1024)),

@@ -12,6 +12,7 @@ from bootvol.service.abilities import unmet
     [
         ("volume_backend_name", "local", True),
         ("volume_backend_name", "other", False),
+        ("capabilities:volume_backend_name", "other", False),
         ("vendor_name", "bootvol", True),
         ("vendor_name", "s== bootvol", True),
         ("vendor_name", "s!= bootvol", False),

@@ -13,6 +13,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     BootvolError: 500,
     errors.InvalidRequest: 400,
     errors.ImportFailed: 400,
+    errors.NoFittingBackend: 400,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.NotFound: 404,

@@ -19,7 +19,8 @@ COMMON: Final[Mapping[str, object]] = {
     "qos_support": True,
     "replication_enabled": False,
 }
-_SCOPE: Final = "capabilities:"
+#: The scope of extra specs that ask for abilities.
+SCOPE: Final = "capabilities:"
 _TRUE: Final = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 #: The comparisons of numbers.
@@ -61,8 +62,8 @@ def unmet(extra_specs: Mapping[str, str], backend: str) -> Sequence[str]:
     return sorted(
         name
         for name, wanted in extra_specs.items()
-        if (name.startswith(_SCOPE) or name in abilities)
-        and not _meets(abilities.get(name.removeprefix(_SCOPE)), wanted)
+        if (name.startswith(SCOPE) or name in abilities)
+        and not _meets(abilities.get(name.removeprefix(SCOPE)), wanted)
     )
 
 

@@ -89,6 +89,7 @@ class Replacements:
         :raises VolumeTypeNotFound: if the type does not exist.
         :raises UnknownBackend: if the type's backend is not configured any more.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises NoFittingBackend: if the backend does not meet the type's extra specs.
         :raises MoveNeeded: if the volume has to move, and may not.
         :raises QuotaExceeded: if the tenant's quota of the type is used up.
         :raises VolumeBusy: if the volume has the type already, or if its status or its snapshots
@@ -104,6 +105,7 @@ class Replacements:
             if volume.volume_type == volume_type:
                 raise VolumeBusy("The volume has this type already")
             self._quotas.check_retype(db, volume, volume_type)
+            self._types.check(db, volume_type, caller.tenant, backend or volume.backend)
             if backend is None or backend == volume.backend:
                 if volume.status not in (Status.AVAILABLE, Status.IN_USE):
                     raise VolumeBusy("Volume status must be available or in-use")

@@ -9,7 +9,6 @@ from sqlalchemy import Connection as Db
 
 from bootvol.backends import Backends
 from bootvol.errors import (
-    ErrorReport,
     NoFittingBackend,
     NotFound,
     UnknownBackend,
@@ -25,8 +24,9 @@ from bootvol.store import volume_types as type_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
-#: The extra spec that names a type's backend: Cinder's name for it.
+#: The extra spec that names a type's backend: Cinder's name for it, also with Cinder's scope.
 BACKEND: Final = "volume_backend_name"
+_SCOPED: Final = f"{abilities.SCOPE}{BACKEND}"
 #: The type that callers see at volumes without a type.  No type may have the name.
 NO_TYPE: Final = "__DEFAULT__"
 
@@ -60,23 +60,25 @@ class VolumeTypes:
         :raises UnknownBackend: if the type's backend is not configured any more.
         """
         found = await self._database.read(type_rows.named, name, tenant)
-        backend = found.extra_specs.get(BACKEND, self._backends.default)
+        backend = _stated(found.extra_specs) or self._backends.default
         if backend not in self._backends.names:
             raise UnknownBackend(
                 f"The {BACKEND} of {name}, {backend}, is not configured. Ask for another type."
             )
         return backend
 
-    def refusal(self, db: Db, name: str | None, tenant: str, backend: str) -> ErrorReport | None:
-        """Return why a backend does not fit a tenant's volumes of a type, or None.
+    def check(self, db: Db, name: str | None, tenant: str, backend: str) -> None:
+        """Check that a backend has what a type asks for, within a transaction.
 
         :param name: the name of the type; None for no type.
-        :raises VolumeTypeNotFound: if no type has that name.
+        :raises NoFittingBackend: if the backend has not.
+        :raises VolumeTypeNotFound: if the tenant sees no type of that name.
         """
-        if not name:
-            return None
-        unmet = abilities.unmet(type_rows.named(db, name, tenant).extra_specs, backend)
-        return NoFittingBackend(name, unmet).report() if unmet else None
+        if name:
+            specs = type_rows.named(db, name, tenant).extra_specs
+            unmet = abilities.unmet(specs, backend)
+            if unmet:
+                raise NoFittingBackend(name, unmet)
 
     async def stated_backend(self, name: str, tenant: str) -> str | None:
         """Return the backend that a type states; None if volumes of the type may lie anywhere.
@@ -85,7 +87,8 @@ class VolumeTypes:
         :raises UnknownBackend: if the backend is not configured any more.
         """
         found = await self._database.read(type_rows.named, name, tenant)
-        return await self.backend_of(name, tenant) if BACKEND in found.extra_specs else None
+        stated = _stated(found.extra_specs) is not None
+        return await self.backend_of(name, tenant) if stated else None
 
     async def of_uuid(self, uuid: str, tenant: str | None) -> VolumeType:
         """Return the type with a uuid.
@@ -204,7 +207,7 @@ class VolumeTypes:
         await self._database.write(write)
 
     def _check(self, extra_specs: Mapping[str, str]) -> None:
-        backend = extra_specs.get(BACKEND)
+        backend = _stated(extra_specs)
         if backend is not None and backend not in self._backends.names:
             raise UnknownBackend(
                 f"The {BACKEND} {backend} is not configured."
@@ -215,6 +218,11 @@ class VolumeTypes:
 def _check_name(name: object) -> None:
     if name == NO_TYPE:
         raise VolumeTypeExists(NO_TYPE)
+
+
+def _stated(extra_specs: Mapping[str, str]) -> str | None:
+    """Return the backend that extra specs name, or None."""
+    return extra_specs.get(BACKEND, extra_specs.get(_SCOPED))
 
 
 def _change(db: Db, type_id: int, values: Mapping[str, object]) -> VolumeType:

@@ -15,6 +15,7 @@ from bootvol.errors import (
     ErrorReport,
     HostAway,
     InvalidRequest,
+    NoFittingBackend,
     SnapshotBusy,
     VolumeBusy,
     VolumeNotFound,
@@ -174,9 +175,10 @@ class Volumes:
         added = volume_rows.add(db, volume, image)
         if image is not None:
             import_rows.add(db, added.id, image, content_of(image))
-        refused = self._types.refusal(db, wanted.volume_type, caller.tenant, backend)
-        if refused is not None:
-            states.apply_event(db, Kind.VOLUME, added.id, Event.FAIL, refused)
+        try:
+            self._types.check(db, wanted.volume_type, caller.tenant, backend)
+        except NoFittingBackend as error:
+            states.apply_event(db, Kind.VOLUME, added.id, Event.FAIL, error.report())
         return added
 
     async def listed(
