@@ -31,7 +31,7 @@ _ENCRYPTION: Final = (
     "Nothing is encrypted by bootvol: encrypt in the guest, or the backend's disks."
 )
 _REPLICAS: Final = "Backends have no replicas."
-_ALWAYS_ON: Final = "A running daemon takes work: stop the daemon, or unconfigure the backend."
+_BY_SERVICE: Final = "Disable the services of the host, or stop the daemon."
 #: The reasons why calls are missing or refused, by the beginnings of the calls.
 REASONS: Final[Mapping[str, str]] = {
     "volumes/{}/encryption/": _ENCRYPTION,
@@ -42,8 +42,7 @@ REASONS: Final[Mapping[str, str]] = {
     "volumes/{}/action os-migrate_volume_completion": (
         "Only Cinder's own copies to another host, with a second volume, need the call."
     ),
-    "os-services/disable": _ALWAYS_ON,
-    "os-hosts/{}": _ALWAYS_ON,
+    "os-hosts/{}": _BY_SERVICE,
     "os-services/freeze": _REPLICAS,
     "os-services/thaw": _REPLICAS,
     "os-services/failover": _REPLICAS,

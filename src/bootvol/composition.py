@@ -254,7 +254,7 @@ class Composition:
             ),
             Resets(database),
             Failures(database, _now),
-            Overview(database, self._backends),
+            Overview(database, self._backends, worker),
             ImageMembers(stored_images, time.time),
             ImageImports(self._images, stored_images, self.downloads.wake, time.time),
             Replacements(database, self._backends, quotas, types, self._images, worker),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
 
 from bootvol.model import GIB
-from tests.cinder import ask, daemon, made
+from bootvol.testing.backends import noise
+from tests.cinder import PEOPLE, ask, daemon, made, settled
 from tests.daemons import TENANT, Running
 from tests.waiting import until
 
@@ -54,7 +56,7 @@ async def test_services_are_the_daemons_and_their_stores(daemon: Running) -> Non
     assert (answer.status, answer.json["status"]) == (200, "enabled")
     for body, status in (({"host": "x", "binary": "cinder-volume"}, 404), ({}, 400)):
         assert (await ask(daemon, "PUT", "os-services/enable", body, who="admin")).status == status
-    for name in ("disable", "disable-log-reason", "freeze", "thaw", "failover_host", "get-log"):
+    for name in ("freeze", "thaw", "failover_host", "get-log"):
         told = {**on, "disabled_reason": "r"}
         refused = await ask(daemon, "PUT", f"os-services/{name}", told, who="admin")
         assert (refused.status, "notImplemented" in refused.json) == (501, True)
@@ -69,6 +71,51 @@ async def test_services_are_the_daemons_and_their_stores(daemon: Running) -> Non
         assert answer.status == status, name
     cleaned = await ask(daemon, "POST", "workers/cleanup", {}, who="admin")
     assert (cleaned.status, cleaned.json) == (202, {"cleaning": [], "unavailable": []})
+
+
+@ensureDeferred
+async def test_a_disabled_service_begins_no_volumes(tmp_path: Path, state: str) -> None:
+    """Neither blank volumes nor imports begin; all other work goes on.
+
+    Break: `src/bootvol/store/import_queue.py`: `disabled.begins(line, claims.HOST),` -> ``
+    Break: `src/bootvol/store/work_queue.py`: `disabled.begins(volumes, claims.HOST),
+        volumes.c.image_id.is_(None),` -> `volumes.c.image_id.is_(None),`
+    """
+    daemon = Running(tmp_path, state=state, identity=PEOPLE)
+    (daemon.images / "disk").write_bytes(noise(1000))
+    try:
+        former = await made(daemon, "volume", size=1)
+        services = (await ask(daemon, "GET", "os-services", who="admin")).json["services"]
+        for each, reason in zip(services, ("why", None), strict=True):
+            named: dict[str, object] = {"host": each["host"], "binary": each["binary"]}
+            call = "disable"
+            more: dict[str, object] = {"status": "disabled", "disabled": True}
+            if reason is not None:
+                named["disabled_reason"] = more["disabled_reason"] = reason
+                call = "disable-log-reason"
+            answer = await ask(daemon, "PUT", f"os-services/{call}", named, who="admin")
+            told = {"host": each["host"], "service": "", "binary": each["binary"], **more}
+            assert (answer.status, answer.json) == (200, told)
+            shown = (await ask(daemon, "GET", "os-services", who="admin")).json["services"]
+            found = next(one for one in shown if one["binary"] == each["binary"])
+            assert (found["status"], found["disabled_reason"]) == ("disabled", reason)
+            waiting = []
+            for image in ({}, {"imageRef": "disk"}):
+                body = {"volume": {"size": 1, **image}}
+                answer = await ask(daemon, "POST", "volumes", body)
+                waiting.append(answer.json["volume"]["id"])
+            # Work on other volumes goes on meanwhile.
+            await made(daemon, "snapshot", volume_id=former)
+            for uuid in waiting:
+                shown = (await ask(daemon, "GET", f"volumes/{uuid}")).json["volume"]
+                assert shown["status"] == "creating"
+                error = (await daemon.call("GET", f"os-volumes/{uuid}/error")).json["error"]
+                assert error["code"] == "service-disabled"
+            await ask(daemon, "PUT", "os-services/enable", named, who="admin")
+            for uuid in waiting:
+                await settled(daemon, "volume", uuid)
+    finally:
+        await daemon.stop()
 
 
 @ensureDeferred

@@ -193,8 +193,10 @@ def test_cinderclient_is_an_operators(cinder: Client, site: Site) -> None:
     assert host in cinder("service-list --withreplication")
     assert place in cinder("get-pools --detail")
     assert "replication_targets" in cinder(f"get-capabilities {host}")
+    cinder(f"service-disable {host} cinder-volume --reason upkeep")
+    assert "upkeep" in cinder("service-list")
+    cinder(f"service-enable {host} cinder-volume")
     for command, words in (
-        (f"service-disable {host} cinder-volume", "A running daemon takes work"),
         (f"freeze-host {host}", "Backends have no replicas"),
         (f"failover-host {host}", "Backends have no replicas"),
         ("encryption-type-create __DEFAULT__ luks", "encrypts no volumes"),
@@ -269,7 +271,15 @@ def test_openstack_manages_types_limits_and_disks(openstack: Client, site: Site)
     assert openstack.json(f"volume message show {message}")["ID"] == message
     place = openstack.json("volume show data")["os-vol-host-attr:host"]
     host = place.partition("#")[0]
+
+    def states() -> set[tuple[str, str | None]]:
+        listed = openstack.json("volume service list --long --service cinder-volume")
+        return {(each["Status"], each["Disabled Reason"]) for each in listed}
+
+    openstack(f"volume service set --disable --disable-reason upkeep {host} cinder-volume")
+    assert states() == {("disabled", "upkeep")}
     openstack(f"volume service set --enable {host} cinder-volume")
+    assert states() == {("enabled", None)}
     disks = openstack.json(f"block storage volume manageable list {place}")
     assert len(disks) == 1
     assert openstack.json(f"block storage snapshot manageable list {place}") == []
@@ -280,6 +290,7 @@ def test_openstack_manages_types_limits_and_disks(openstack: Client, site: Site)
         ("volume type create --encryption-provider luks x", "encrypts no volumes"),
     ):
         openstack.refused(command, words)
+    openstack("quota set --volumes 7 --volume-type __DEFAULT__ demo")
     openstack("quota set --volumes 9 --gigabytes 99 --snapshots 8 demo")
     (quota,) = openstack.json("quota list --volume")
     assert (quota["Volumes"], quota["Gigabytes"], quota["Snapshots"]) == (9, 99, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection, insert, update
@@ -41,7 +42,8 @@ async def test_a_store_is_up_while_a_daemon_reaches_the_store(
     try:
         await database.write(announced)
         backends = Backends([MemoryBackend("mine", Clock())], Clock(), "one")
-        overview = Overview(database, backends)
+        nobody: Any = None
+        overview = Overview(database, backends, nobody)
         ran = {each.host: each.runs for each in await overview.daemons()}
         assert ran == {"one": True, "two": True, "three": False}
         places = {(each.backend, each.host): each for each in await overview.places()}

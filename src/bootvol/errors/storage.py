@@ -183,6 +183,14 @@ class DiskNotAdoptable(BackendFailed):
     default_message = "The disk cannot be taken over."
 
 
+class ServiceDisabled(BackendFailed):
+    """The operator has disabled the service that would make the volume."""
+
+    code = "service-disabled"
+    remedy = "Have the operator enable the service: then the work goes on. Or use another type."
+    default_message = "The operator lets no new volume be made on this backend now."
+
+
 class HostAway(BackendFailed):
     """No daemon runs on the only host that reaches the data.
 

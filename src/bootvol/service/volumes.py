@@ -34,6 +34,7 @@ from bootvol.model import (
 )
 from bootvol.service import origins
 from bootvol.service.images import Images
+from bootvol.service.overview import disabled_reason
 from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.server_hosts import of_daemon
 from bootvol.service.volume_types import VolumeTypes
@@ -307,6 +308,8 @@ class Volumes:
         reason = volume.error or absence(db, self._backends, volume)
         if reason is None and volume.status in MOVING | {Status.EXTENDING}:
             reason = of_daemon(db, attachment_rows.owner(db, volume.id), self._daemon)
+        if reason is None and volume.status is Status.CREATING:
+            reason = disabled_reason(db, volume.backend, volume.host)
         if reason is None and made_from is not None and volume.status in MAKING:
             reason = self._images.missing(made_from.image.source)
         return reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, delete, exists, select
 
 from bootvol.store import upsert
@@ -44,3 +46,9 @@ def host_of(connection: Connection, daemon: str | None) -> str | None:
         select(daemons.c.host).where(daemons.c.id == daemon)
     ).scalar_one_or_none()
     return found
+
+
+def hosts(connection: Connection) -> Collection[str]:
+    """Return the hosts where daemons run."""
+    query = select(daemons.c.host).where(lasts(daemons.c.lease_until)).distinct()
+    return connection.scalars(query).all()

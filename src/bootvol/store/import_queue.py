@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from bootvol.lifecycle import MAKING, Kind, Status
-from bootvol.store import claims, upsert
+from bootvol.store import claims, disabled, upsert
 from bootvol.store import image_cache as cached_image_rows
 from bootvol.store.schema import imports, turns, volumes
 from bootvol.store.waiting import Order, Waiting
@@ -198,7 +198,7 @@ def _content() -> Tuple:
 def _line() -> Subquery:
     """Return the waiting imports in their order: ``position`` counts from 1.
 
-    The other columns are ``id``, ``tenant``, ``backend``, ``host`` and ``source``.
+    The other columns are ``id``, ``tenant``, ``backend``, ``host``, ``status`` and ``source``.
 
     An import that waits for another import of the same image is not in the queue.
 
@@ -219,6 +219,7 @@ def _line() -> Subquery:
             volumes.c.tenant,
             volumes.c.backend,
             volumes.c.host,
+            volumes.c.status,
             imports.c.source,
             waits.label("waits"),
             (
@@ -233,7 +234,7 @@ def _line() -> Subquery:
     )
     place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])
     of_volume = unsettled.c.id, unsettled.c.tenant, unsettled.c.backend, unsettled.c.host
-    said = *of_volume, unsettled.c.source
+    said = *of_volume, unsettled.c.status, unsettled.c.source
     return select(*said, place.label("position")).where(unsettled.c.waits).subquery("line")
 
 
@@ -246,6 +247,7 @@ def _waiting() -> claims.Query:
             claims.here(line),
             line.c.source.in_(bindparam("sources", expanding=True)),
             ~claims.busy(line, Kind.VOLUME),
+            disabled.begins(line, claims.HOST),
         )
         .order_by(line.c.position)
     )

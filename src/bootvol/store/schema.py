@@ -26,6 +26,7 @@ from bootvol.store.columns import METADATA as METADATA
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 from bootvol.store.copy_tables import replacements as replacements
 from bootvol.store.copy_tables import volume_uploads as volume_uploads
+from bootvol.store.disabled import disabled as disabled
 from bootvol.store.failure_table import failures as failures
 from bootvol.store.hold_table import holds as holds
 from bootvol.store.last_writes import last_writes as last_writes
@@ -33,7 +34,7 @@ from bootvol.store.quota_tables import quotas as quotas
 from bootvol.store.quota_tables import type_quotas as type_quotas
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0034"
+REVISION: Final = "0035"
 
 
 volumes = Table(

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from bootvol.lifecycle import MAKING, MOVING, POWERING, REPLACING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
-from bootvol.store import claims
+from bootvol.store import claims, disabled
 from bootvol.store import servers as server_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
@@ -141,6 +141,7 @@ def _copy() -> Sequence[_Work]:
     volume = and_(
         claims.here(volumes),
         volumes.c.status.in_(MAKING),
+        disabled.begins(volumes, claims.HOST),
         or_(volumes.c.snapshot_id.is_not(None), volumes.c.source_id.is_not(None)),
         # The origin may lie on another backend than the volume.
         ~exists().where(snapshots.c.id == volumes.c.snapshot_id, not_(claims.here(snapshots))),
@@ -163,6 +164,7 @@ def _small(backends: str) -> Sequence[_Work]:
 def _blank() -> ColumnElement[bool]:
     return and_(
         volumes.c.status.in_(MAKING),
+        disabled.begins(volumes, claims.HOST),
         volumes.c.image_id.is_(None),
         volumes.c.snapshot_id.is_(None),
         volumes.c.source_id.is_(None),

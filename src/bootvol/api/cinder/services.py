@@ -36,7 +36,7 @@ class ServiceShown(TypedDict):
     status: str
     state: str
     updated_at: str | None
-    disabled_reason: None
+    disabled_reason: str | None
     cluster: NotRequired[None]
     replication_status: NotRequired[str]
     active_backend_id: NotRequired[None]
@@ -49,13 +49,14 @@ class Services(TypedDict):
 
 
 class Changed(TypedDict):
-    """A service that is on."""
+    """A service that was enabled or disabled."""
 
     host: str
     service: str
     binary: str
     status: str
     disabled: bool
+    disabled_reason: NotRequired[str]
 
 
 class Cleaned(TypedDict):
@@ -77,10 +78,27 @@ def host_of(place: Place) -> str:
 
 async def listed(context: CinderContext) -> list[ServiceShown]:
     """Return all services: the stores, and then the daemons."""
+    return [each for _, each in await _all(context)]
+
+
+async def _all(context: CinderContext) -> list[tuple[tuple[str, str], ServiceShown]]:
+    """Return all services, each with its backend and host."""
     zone, overview = context.services.volumes.zone, context.services.overview
-    shown: list[ServiceShown] = []
+    off = await overview.disabled_services()
+    shown: list[tuple[tuple[str, str], ServiceShown]] = []
+
+    def add(
+        key: tuple[str, str], binary: str, host: str, runs: bool, seen: datetime | None
+    ) -> ServiceShown:
+        each = _service(context, binary, host, zone, runs, seen)
+        if key in off:
+            each["status"], each["disabled_reason"] = "disabled", off[key]
+        shown.append((key, each))
+        return each
+
     for place in await overview.places():
-        each = _service(context, VOLUME, host_of(place), zone, place.runs, place.seen_at)
+        key = (place.backend, place.host)
+        each = add(key, VOLUME, host_of(place), place.runs, place.seen_at)
         each["replication_status"] = "disabled"
         each["active_backend_id"] = None
         each["frozen"] = False
@@ -88,14 +106,13 @@ async def listed(context: CinderContext) -> list[ServiceShown]:
             # Another daemon's backend counts as its daemon does.
             up = place.works if place.here else place.runs
             each["backend_state"] = "up" if up else "down"
-        shown.append(each)
     hosts: dict[str, Daemon] = {}
     for daemon in await overview.daemons():
         last = hosts.get(daemon.host)
         if last is None or (daemon.runs, daemon.seen_at) > (last.runs, last.seen_at):
             hosts[daemon.host] = daemon
     for host, daemon in hosts.items():
-        shown.append(_service(context, _SCHEDULER, host, zone, daemon.runs, daemon.seen_at))
+        add(("", host), _SCHEDULER, host, daemon.runs, daemon.seen_at)
     return shown
 
 
@@ -144,13 +161,49 @@ async def list_services(context: CinderContext) -> Services:
     refusals=(404,),
 )
 async def enable_service(context: CinderContext, body: Anything) -> Changed:
-    """Tell that a service is on: no service can be off."""
-    host, binary = await _named(context, body)
+    """Let volumes be begun by a service."""
+    key, host, binary = await _named(context, body)
+    await context.services.overview.enable(key)
     return {"host": host, "service": "", "binary": binary, "status": "enabled", "disabled": False}
 
 
-async def _named(context: CinderContext, body: Anything) -> tuple[str, str]:
-    """Return the host and the binary of the service that a body names.
+@operation(
+    "services_disable_service",
+    "PUT",
+    "os-services/disable",
+    right=Right.SERVICES,
+    refusals=(404,),
+)
+async def disable_service(context: CinderContext, body: Anything) -> Changed:
+    """Let no new volume be begun by a service; work that has begun goes on."""
+    return await _disable(context, body, None)
+
+
+@operation(
+    "services_disable_with_reason",
+    "PUT",
+    "os-services/disable-log-reason",
+    right=Right.SERVICES,
+    refusals=(404,),
+)
+async def disable_with_reason(context: CinderContext, body: Anything) -> Changed:
+    """Do as the call without a reason, and show operators the reason."""
+    reason = body.root.get("disabled_reason")
+    if not isinstance(reason, str) or not 0 < len(reason) <= 255:
+        why = f"{reason!r} is not of type 'string', or not of 1 to 255 characters"
+        raise InvalidRequest(refusal("disabled_reason", reason, why))
+    shown = await _disable(context, body, reason)
+    return {**shown, "disabled_reason": reason}
+
+
+async def _disable(context: CinderContext, body: Anything, reason: str | None) -> Changed:
+    key, host, binary = await _named(context, body)
+    await context.services.overview.disable(key, reason)
+    return {"host": host, "service": "", "binary": binary, "status": "disabled", "disabled": True}
+
+
+async def _named(context: CinderContext, body: Anything) -> tuple[tuple[str, str], str, str]:
+    """Return the backend and host of the service that a body names; and the names in the body.
 
     :raises InvalidRequest: if the body names no service.
     :raises NotFound: if there is no such service.
@@ -158,22 +211,10 @@ async def _named(context: CinderContext, body: Anything) -> tuple[str, str]:
     host, binary = body.root.get("host"), body.root.get("binary") or body.root.get("service")
     if not isinstance(host, str) or not isinstance(binary, str):
         raise InvalidRequest("Missing required element 'host' or 'binary' in request body.")
-    if (host, binary) not in {(each["host"], each["binary"]) for each in await listed(context)}:
-        raise NotFound(f"Service {binary[:255]} could not be found on host {host[:255]}.")
-    return host, binary
-
-
-async def _check_reason(context: CinderContext, body: Anything) -> None:
-    """Check the service and the reason that a body names.
-
-    :raises InvalidRequest: if the body names no service, or no reason.
-    :raises NotFound: if there is no such service.
-    """
-    reason = body.root.get("disabled_reason")
-    if not isinstance(reason, str) or not 0 < len(reason) <= 255:
-        why = f"{reason!r} is not of type 'string', or not of 1 to 255 characters"
-        raise InvalidRequest(refusal("disabled_reason", reason, why))
-    await _named(context, body)
+    for key, each in await _all(context):
+        if (host, binary) == (each["host"], each["binary"]):
+            return key, host, binary
+    raise NotFound(f"Service {binary[:255]} could not be found on host {host[:255]}.")
 
 
 async def _check_host(context: CinderContext, body: Anything) -> None:
@@ -212,17 +253,10 @@ def _refused(
     return refuse
 
 
-_ALWAYS_ON: Final = (
-    "A running daemon takes work from all projects: stop the daemon, or remove the backend from its"
-    " configuration."
-)
+_BY_SERVICE: Final = "Disable the services of the host (os-services/disable), or stop the daemon."
 _NO_REPLICAS: Final = "Backends have no replicas: there is nothing to freeze or to fail over to."
 _LOGS: Final = "Set the level of the log in the daemon's configuration."
 _REFUSED: Final = (
-    _refused("services_disable_service", "os-services/disable", _ALWAYS_ON, _named),
-    _refused(
-        "services_disable_with_reason", "os-services/disable-log-reason", _ALWAYS_ON, _check_reason
-    ),
     _refused("services_freeze_host", "os-services/freeze", _NO_REPLICAS, _check_host),
     _refused("services_thaw_host", "os-services/thaw", _NO_REPLICAS, _check_host),
     _refused("services_fail_over_host", "os-services/failover_host", _NO_REPLICAS),
@@ -235,7 +269,7 @@ _REFUSED: Final = (
 @operation("hosts_change_host", "PUT", "os-hosts/<host>", right=Right.SERVICES, refusals=(501,))
 async def change_host(context: CinderContext, host: str, body: Anything) -> dict[str, None]:
     """Refuse to turn a host off, with the reason."""
-    raise NotServed(_ALWAYS_ON)
+    raise NotServed(_BY_SERVICE)
 
 
 @operation(
@@ -249,6 +283,8 @@ async def clean_up(context: CinderContext, body: Anything) -> Cleaned:
 OPERATIONS: Final = (
     list_services,
     enable_service,
+    disable_service,
+    disable_with_reason,
     *_REFUSED,
     clean_up,
     change_host,
