@@ -5,6 +5,7 @@ The rules of :mod:`bootvol.interfaces` apply here as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import attrs
@@ -111,3 +112,13 @@ class ILogin(Interface):
         :raises bootvol.errors.IdentityFailed: if the revocation could not be stored.  The token is
             revoked until the next restart.
         """
+
+
+class IKnowingLogin(ILogin):
+    """Optional interface of an identity service that knows all users and projects."""
+
+    def users() -> Sequence[Named]:
+        """Return all users."""
+
+    def projects() -> Sequence[Named]:
+        """Return all projects."""

@@ -49,6 +49,8 @@ class Right(StrEnum):
     ALL_IMAGES = "all_images"
     #: Read and revoke any user's tokens, if bootvol itself issues them.
     TOKENS = "tokens"
+    #: See all users and all projects, if bootvol itself knows them.
+    USERS = "users"
 
 
 _Roles = list[Annotated[str, Field(min_length=1, max_length=255)]]
@@ -77,6 +79,7 @@ class Policy(Options):
     public_images: _Roles = Field(default=_OPERATORS)
     all_images: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)
+    users: _Roles = Field(default=_OPERATORS)
 
     @property
     def known(self) -> frozenset[str]:

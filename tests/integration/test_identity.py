@@ -222,6 +222,38 @@ async def is_logged_in_by_v3(daemon: Running, answer: Answer) -> None:
 
 
 @ensureDeferred
+async def test_only_operators_see_the_users_and_projects_of_others(daemon: Running) -> None:
+    """Break: `src/bootvol/api/keystone/v3.py`: `and policy.grants(context.session.roles,
+    Right.USERS)` -> ``
+    """
+    member = await v3_token(daemon, password({"project": {"id": OTHER_TENANT}}))
+    operator = await v3_token(daemon, password(DEMO))
+
+    async def get(path: str, token: str) -> tuple[int, list[str]]:
+        answer = await daemon.request("GET", f"/identity/v3/{path}", token=token)
+        if answer.status != 200:
+            return answer.status, []
+        (kind,) = answer.json.keys() - {"links"}
+        found = answer.json[kind]
+        return 200, [each["name"] for each in (found if isinstance(found, list) else [found])]
+
+    for path, mine, all_of_them in (
+        ("users", (200, ["ann"]), (200, ["ann", "bob"])),
+        ("users?name=ann", (200, ["ann"]), (200, ["ann"])),
+        ("users?name=bob", (403, []), (200, ["bob"])),
+        ("users?name=nobody", (403, []), (200, [])),
+        ("users/10", (200, ["ann"]), (200, ["ann"])),
+        ("users/nobody", (403, []), (404, [])),
+        ("projects/nosuch", (403, []), (404, [])),
+        ("projects?name=closed", (200, []), (200, ["closed"])),
+        ("auth/projects", (200, ["demo", "other"]), (200, ["demo", "other"])),
+    ):
+        assert await get(path, member) == mine, path
+        status, names = await get(path, operator)
+        assert (status, sorted(names)) == all_of_them, path
+
+
+@ensureDeferred
 async def test_v3_without_a_project(daemon: Running) -> None:
     scopes: list[Any] = [None, "unscoped", {"unscoped": {}}]
     for scope in scopes:

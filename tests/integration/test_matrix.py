@@ -476,8 +476,10 @@ DELETE /identity/v3/auth/tokens                         401 401 204 403 204 403 
 GET    /identity/v3/auth/catalog                        401 401 200 200 200 200 200
 GET    /identity/v3/auth/projects                       401 401 200 200 200 200 200
 GET    /identity/v3/projects                            401 401 200 200 200 200 200
-GET    /identity/v3/projects/{tenant}                   401 401 403 200 200 200 200
+GET    /identity/v3/projects/{tenant}                   401 401 200 200 200 200 200
 GET    /identity/v3/users/reader/projects               401 401 403 403 200 403 403
+GET    /identity/v3/users                               401 401 200 200 200 200 200
+GET    /identity/v3/users/reader                        401 401 200 403 200 403 200
 GET    /identity/v2.0                                   200 200 200 200 200 200 200
 POST   /identity/v2.0/tokens                            400 400 400 400 400 400 400
 GET    /identity/v2.0/tenants                           401 401 200 200 200 200 200

@@ -232,6 +232,11 @@ def test_openstack_manages_types_limits_and_disks(openstack: Client, site: Site)
     openstack.refused("volume set --attached data", "does not have any attachments")
     (each,) = openstack.json("volume list --all-projects --long --status available")
     assert (each["ID"], each["Attached to"]) == (volume["id"], [])
+    # The embedded identity knows the names.
+    for owner, number in (("--user ann", 1), ("--user bob", 0), ("--project other", 0)):
+        assert len(openstack.json(f"volume list {owner}")) == number
+    # The client gives no reason.
+    openstack.refused("volume list --user nobody", "")
     openstack("volume snapshot create --volume data --property x=y s")
     block_until(
         lambda: openstack.json("volume snapshot list --volume data --long"),
@@ -274,7 +279,8 @@ def test_openstack_manages_types_limits_and_disks(openstack: Client, site: Site)
 
     def states() -> set[tuple[str, str | None]]:
         listed = openstack.json("volume service list --long --service cinder-volume")
-        return {(each["Status"], each["Disabled Reason"]) for each in listed}
+        mine = [each for each in listed if each["Host"] == host]
+        return {(each["Status"], each["Disabled Reason"]) for each in mine}
 
     openstack(f"volume service set --disable --disable-reason upkeep {host} cinder-volume")
     assert states() == {("disabled", "upkeep")}

@@ -147,6 +147,8 @@ def test_only_documents_and_log_ins_of_the_identity_api_need_no_token() -> None:
         ("GET", "/identity/v3/auth/catalog"),
         ("GET", "/identity/v3/auth/projects"),
         ("GET", "/identity/v3/projects"),
+        ("GET", "/identity/v3/users"),
+        ("GET", "/identity/v3/users/{user}"),
         ("GET", "/identity/v3/users/{user}/projects"),
         ("GET", "/v2.0/tenants"),
     }

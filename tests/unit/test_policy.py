@@ -114,7 +114,7 @@ def test_what_is_given_replaces_the_default(tmp_path: Path) -> None:
             'reed = ["reader"]',
             "policy.reed: the key is unknown. Remove the key, or use one of: read, write,"
             " connection, volume_types, quotas, all_tenants, force, services, reset_status,"
-            " manage, foreign_servers, golden_volumes, public_images, all_images, tokens.",
+            " manage, foreign_servers, golden_volumes, public_images, all_images, tokens, users.",
         ),
         ('read = "reader"', "policy.read: 'reader': Input should be a valid list. Correct the"),
         ("write = [1]", "policy.write[0]: 1: Input should be a valid string. Correct the value"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ from bootvol.login import (
     AccessKey,
     Credentials,
     EarlierToken,
-    ILogin,
+    IKnowingLogin,
     Named,
     Password,
     Session,
@@ -86,7 +86,7 @@ class _Guess:
         return self.user[:half] + _digest(self.network, self.user)[:half]
 
 
-@implementer(IIdentity, ILogin, IReloadable)
+@implementer(IIdentity, IKnowingLogin, IReloadable)
 class EmbeddedIdentity:
     """The users, projects and access keys of the configuration."""
 
@@ -176,6 +176,14 @@ class EmbeddedIdentity:
         for each in table.access_keys:
             self._keys[each.key] = _Secret(user, each.secret_hash)
             user.methods[self._tokens.fingerprint(each.secret_hash)] = "access-key"
+
+    def users(self) -> Sequence[Named]:
+        """See :meth:`bootvol.login.IKnowingLogin.users`."""
+        return [each.named for each in self._users.values()]
+
+    def projects(self) -> Sequence[Named]:
+        """See :meth:`bootvol.login.IKnowingLogin.projects`."""
+        return list(self._projects.values())
 
     async def authenticate(self, token: str) -> Caller:
         """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,7 +19,7 @@ from bootvol.api.keystone.v3_bodies import LogIn
 from bootvol.api.keystone.versions import OneVersion, version_3
 from bootvol.api.operations import Admission, document, operation
 from bootvol.errors import Forbidden, NotFound, Unauthorized
-from bootvol.login import Named, Session
+from bootvol.login import IKnowingLogin, Named, Session
 from bootvol.policy import Right
 
 _SUBJECT: Final = "X-Subject-Token"
@@ -78,6 +79,17 @@ class ProjectShown(NamedShown):
     domain_id: str
 
 
+class KnownUser(NamedShown):
+    """A user."""
+
+    enabled: bool
+    domain_id: str
+
+
+class OneUser(TypedDict):
+    user: KnownUser
+
+
 class LinksShown(TypedDict):
     self: None
     next: None
@@ -89,6 +101,11 @@ class OneProject(TypedDict):
 
 class Projects(TypedDict):
     projects: list[ProjectShown]
+    links: LinksShown
+
+
+class Users(TypedDict):
+    users: list[KnownUser]
     links: LinksShown
 
 
@@ -159,13 +176,62 @@ async def show_catalog(context: SessionContext) -> OneCatalog:
     "identity_v3_list_projects",
     "GET",
     "auth/projects",
-    aliases={"projects": "identity_v3_list_projects_again"},
     admission=Admission.SESSION,
     query=("name",),
 )
 async def list_projects(context: SessionContext) -> Projects:
     """List the projects that the user may log in to."""
-    return _projects(context)
+    return _projects(context, context.session.projects)
+
+
+@operation(
+    "identity_v3_list_all_projects",
+    "GET",
+    "projects",
+    admission=Admission.SESSION,
+    query=("name",),
+)
+async def list_all_projects(context: SessionContext) -> Projects:
+    """List all projects; callers without the right to see them see those of the user."""
+    known = _known(context)
+    return _projects(context, context.session.projects if known is None else known.projects())
+
+
+@operation(
+    "identity_v3_list_users",
+    "GET",
+    "users",
+    admission=Admission.SESSION,
+    query=("name",),
+    refusals=(403,),
+)
+async def list_users(context: SessionContext) -> Users:
+    """List all users; callers without the right to see them see only themselves.
+
+    For the name of another user, these callers get 403.  Clients then take the name for an id.
+    """
+    known = _known(context)
+    users = [context.session.user] if known is None else known.users()
+    found = [_user(each) for each in _named_so(context, users)]
+    if known is None and not found:
+        raise Forbidden
+    return {"users": found, "links": {"self": None, "next": None}}
+
+
+@operation(
+    "identity_v3_show_user",
+    "GET",
+    "users/<user>",
+    admission=Admission.SESSION,
+    refusals=(403, 404),
+)
+async def show_user(context: SessionContext, user: str) -> OneUser:
+    """Show a user; callers without the right to see all users see only themselves."""
+    known = _known(context)
+    for each in [context.session.user] if known is None else known.users():
+        if each.id == user:
+            return {"user": _user(each)}
+    raise Forbidden if known is None else NotFound
 
 
 @operation(
@@ -180,7 +246,7 @@ async def list_projects_of_user(context: SessionContext, user: str) -> Projects:
     """List the projects that the user may log in to; others may not see them."""
     if user != context.session.user.id:
         raise Forbidden
-    return _projects(context)
+    return _projects(context, context.session.projects)
 
 
 @operation(
@@ -188,31 +254,47 @@ async def list_projects_of_user(context: SessionContext, user: str) -> Projects:
     "GET",
     "projects/<project_id>",
     admission=Admission.SESSION,
-    refusals=(403,),
+    refusals=(403, 404),
 )
 async def show_project(context: SessionContext, project_id: str) -> OneProject:
-    """Show a project that the user may log in to.
+    """Show a project that the user may log in to, or with the right any project.
 
     All other projects are forbidden, whether they exist or not.  Clients then take the id for
     granted, and so share images with these projects, too.
     """
-    for each in context.session.projects:
+    known = _known(context)
+    for each in context.session.projects if known is None else known.projects():
         if each.id == project_id:
             return {"project": _project(each)}
-    raise Forbidden
+    raise Forbidden if known is None else NotFound
+
+
+def _known(context: SessionContext) -> IKnowingLogin | None:
+    """Return the service that knows all users and projects, if the caller may see them."""
+    login, policy = context.services.login, context.services.policy
+    if IKnowingLogin.providedBy(login) and policy.grants(context.session.roles, Right.USERS):
+        return IKnowingLogin(login)
+    return None
+
+
+def _named_so(context: SessionContext, found: Sequence[Named]) -> Sequence[Named]:
+    """Return the users or projects with the name in the query; all without a name there."""
+    args = context.request.args or {}
+    names = [name.decode("utf-8", "replace") for name in args.get(b"name", ())]
+    return [each for each in found if not names or each.name in names]
+
+
+def _user(user: Named) -> KnownUser:
+    return {**_named(user), "enabled": True, "domain_id": _DOMAIN["id"]}
 
 
 def _project(project: Named) -> ProjectShown:
     return {**_named(project), "description": "", "enabled": True, "domain_id": _DOMAIN["id"]}
 
 
-def _projects(context: SessionContext) -> Projects:
-    args = context.request.args or {}
-    names = [name.decode("utf-8", "replace") for name in args.get(b"name", ())]
+def _projects(context: SessionContext, found: Sequence[Named]) -> Projects:
     return {
-        "projects": [
-            _project(each) for each in context.session.projects if not names or each.name in names
-        ],
+        "projects": [_project(each) for each in _named_so(context, found)],
         "links": {"self": None, "next": None},
     }
 
@@ -275,6 +357,9 @@ V3: Final = Dialect[IdentityContext](
             revoke_token,
             show_catalog,
             list_projects,
+            list_all_projects,
+            list_users,
+            show_user,
             list_projects_of_user,
             show_project,
         )
