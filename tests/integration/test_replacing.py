@@ -12,8 +12,10 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 
+from bootvol.errors import BackendFailed
 from bootvol.testing.backends import noise
 from bootvol.worker import stores
+from bootvol_plugins.file import FileBackend
 from bootvol_plugins.file_store import STORE
 from tests.ceph import Cluster
 from tests.cinder import GOLDEN
@@ -335,6 +337,31 @@ async def test_only_the_backend_with_the_wrong_store_is_suspended(
     told = [formatEvent(each) for each in logged]
     assert any(each.startswith("backend other is suspended: ") for each in told), told
     assert not any(each.startswith("backend local ") for each in told), told
+
+
+@ensureDeferred
+async def test_a_silent_backend_takes_no_volume_out_of_use(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remedy is to repeat the call, which a volume in error does not allow."""
+    volume = await made(daemon, imageRef="disk")
+
+    async def silent(*_: object) -> None:
+        raise BackendFailed("The cluster does not answer.")
+
+    host = (await shown(daemon, volume, token="root"))["os-vol-host-attr:host"]
+    there = {"host": host.replace("local", "other")}
+    with monkeypatch.context() as patch:
+        for call in ("check_unused", "clone", "connection", "grow", "open_reader"):
+            patch.setattr(FileBackend, call, silent)
+        for action, wanted in (("os-extend", {"new_size": 2}), ("os-migrate_volume", there)):
+            answer = await act(daemon, volume, action, wanted, token="root")
+            assert answer.status == 202
+            assert (await available(daemon, volume))["status"] == "available"
+            assert await error(daemon) == "backend-failed"
+    # The call succeeds as soon as the backend answers.
+    assert (await act(daemon, volume, "os-extend", {"new_size": 2})).status == 202
+    assert (await available(daemon, volume))["size"] == 2
 
 
 async def without_data(daemon: Running, volume: dict[str, Any]) -> None:

@@ -85,9 +85,8 @@ class ReplaceData(OnBackendTask):
         return Origin(self.storage.backend(found.backend), found.name, found.size_bytes)
 
     async def undo(self) -> Event:
-        """Return the event for a volume with its former data, if they are still good."""
-        await (await self.backend_plugin.open_reader(self._name)).close()
-        return Event.REPLACED
+        """Return the event for a volume with its former data, unless they are missing."""
+        return await self.spared(Event.REPLACED)
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """See :meth:`Task.settle`; the volume gets the new data now."""

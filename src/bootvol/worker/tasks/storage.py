@@ -114,6 +114,35 @@ class OnBackendTask(Task):
         """Give all space back."""
         await self.backend_plugin.delete(self._name)
 
+    async def missing(self) -> VolumeMissing | None:
+        """Return an error if the backend knows that the data does not exist.
+
+        :raises WrongStore: if the store is not the right one.
+        """
+        try:
+            await self.backend_plugin.connection(self._name)
+        except VolumeMissing as error:
+            return error
+        except WrongStore:
+            raise
+        except BackendFailed:
+            # The volume may be damaged. The removal itself tells whether the backend works.
+            return None
+        return None
+
+    async def spared(self, event: Event) -> Event:
+        """Return the event for data that a failed task has not changed.
+
+        A backend that does not answer says nothing about the data, and a volume in error could not
+        be used when the backend answers again.
+
+        :returns: ``event``, unless the data is known to be missing.
+        """
+        with suppress(WrongStore):
+            if await self.missing() is not None:
+                return Event.FAIL
+        return event
+
     async def lost(self) -> None:
         """See :meth:`Task.lost`."""
         await self.storage.delete_lost(self._backend, self._name)
@@ -200,19 +229,3 @@ class Removing(OnBackendTask):
             # A daemon that lost its claim may have the volume open, and no guest. The name then is
             # a stray; strays are deleted later.
         return Event.VANISH
-
-    async def missing(self) -> VolumeMissing | None:
-        """Return an error if the backend knows that the data does not exist.
-
-        :raises WrongStore: if the store is not the right one.
-        """
-        try:
-            await self.backend_plugin.connection(self._name)
-        except VolumeMissing as error:
-            return error
-        except WrongStore:
-            raise
-        except BackendFailed:
-            # The volume may be damaged. The removal itself tells whether the backend works.
-            return None
-        return None

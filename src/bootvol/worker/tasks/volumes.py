@@ -177,10 +177,8 @@ class ExtendVolume(OnBackendTask):
             ) from error
 
     async def undo(self) -> Event:
-        """Return the event for a volume of its former size, if the volume is still good."""
-        if not self._grown:
-            await (await self.backend_plugin.open_reader(self._name)).close()
-        return Event.EXTENDED
+        """Return the event for a volume of its former size, unless its data is missing."""
+        return Event.EXTENDED if self._grown else await self.spared(Event.EXTENDED)
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """See :meth:`Task.settle`; the size changes now."""
