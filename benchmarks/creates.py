@@ -27,6 +27,8 @@ from bootvol.testing.backends import noise
 _VOLUMES: Final = 1000
 _CONNECTIONS: Final = 4
 _QUOTA: Final = "[quota]\nvolumes = -1\ngigabytes = -1\n"
+#: The most seconds until all volumes are available.
+_PATIENCE: Final = 900
 _ROOT: Final = f"/volume/v3/{TENANT}"
 _HEADERS: Final = {"X-Auth-Token": "ann", "Content-Type": "application/json"}
 
@@ -91,7 +93,7 @@ def _until_available(daemon: Process, count: int) -> None:
         time.sleep(0.2)
         return found["available"]
 
-    block_until(available, lambda found: found == count)
+    block_until(available, lambda found: found == count, _PATIENCE)
 
 
 def _counted(daemon: Process, status: str) -> int:
