@@ -227,8 +227,7 @@ class OpenDevice:
             punched = min(length, _PUNCHED)
             if stat.S_ISREG(found.st_mode) and _punch(descriptor, offset, punched):
                 if found.st_size < offset + punched:
-                    # Unlike ftruncate(2), the call never cuts off what another thread has written
-                    # behind the range meanwhile.
+                    # Unlike ftruncate(2), this keeps what another thread writes behind the range.
                     os.posix_fallocate(descriptor, offset + punched - 1, 1)
                     self._size = max(self._size, offset + punched)
                 return punched

@@ -176,7 +176,7 @@ async def test_visibility(daemon: Running) -> None:
 
     Break: `src/bootvol/service/stored_images.py`: `and not rights.publishes` -> `and False`.
     Break: `src/bootvol/service/stored_images.py`:
-    `if found.record.owner != caller.tenant and not rights.all_tenants:` -> `if False:`.
+    `if record.owner != caller.tenant and not rights.all_tenants:` -> `if False:`.
     """
     image = await create(daemon)
     assert (await upload(daemon, image)).status == 204
