@@ -308,9 +308,31 @@ async def test_operators_move_volumes(daemon: Running) -> None:
     answer = await act(daemon, volume, "os-migrate_volume", asked, token="root")
     assert answer.status == 202
     await available(daemon, volume)
-    assert (await shown(daemon, volume, token="root"))[place] == there
+    found = await shown(daemon, volume, token="root")
+    assert (found[place], found["migration_status"]) == (there, "success")
+    assert found["os-vol-mig-status-attr:migstat"] == "success"
     assert contents(daemon.folder / "others") == [WHOLE]
     await left(daemon.volumes, 0)
+    listed = await call(daemon, "GET", "volumes?migration_status=success", token="root")
+    assert [each["id"] for each in listed.json["volumes"]] == [volume["id"]]
+    await act(daemon, volume, "os-reset_status", {"migration_status": "none"}, token="root")
+    assert (await shown(daemon, volume, token="root"))["migration_status"] is None
+
+
+@ensureDeferred
+async def test_a_move_that_fails_is_told(daemon: Running) -> None:
+    """Break: `src/bootvol/store/replacements.py`: `values(moved=False)` -> `values(moved=None)`"""
+    volume = await made(daemon, imageRef="disk")
+    here = (await shown(daemon, volume, token="root"))["os-vol-host-attr:host"]
+    (file,) = (each for each in daemon.files() if each.name.startswith("volume-"))
+    os.truncate(file, 1000)
+    there = {"host": here.replace("local", "other")}
+    assert (await act(daemon, volume, "os-migrate_volume", there, token="root")).status == 202
+    found = await until(
+        lambda: shown(daemon, volume, token="root"),
+        lambda found: found["migration_status"] == "error",
+    )
+    assert found["os-vol-host-attr:host"] == here
 
 
 @ensureDeferred

@@ -83,6 +83,7 @@ class Volume:
         otherwise None.
     :ivar place: name in the backend's store of the disk that becomes the volume; None once the disk
         has been taken over, and for all other volumes.
+    :ivar moved: whether the last move to another backend succeeded; None without a move.
     :ivar volume_type_uuid: uuid of the volume's type, if the volume was read from the database for
         a caller, and if the type still exists.
     :ivar marked: what callers see instead of the status, if an operator has said so.
@@ -116,6 +117,7 @@ class Volume:
     source_id: int | None = None
     source_uuid: str | None = None
     readonly: bool | None = None
+    moved: bool | None = None
     volume_type_uuid: str | None = None
     marked: str | None = None
     place: str | None = None

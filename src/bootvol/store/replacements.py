@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import attrs
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from bootvol.lifecycle import Kind
 from bootvol.model import Checkpoint, Replacement
@@ -55,7 +55,11 @@ def complete(connection: Connection, replacement: Replacement) -> None:
     row = connection.execute(
         select(volumes.c.name, volumes.c.backend, volumes.c.host).where(mine)
     ).one()
-    retyped = {"volume_type": replacement.volume_type} if replacement.retypes else {}
+    changed: dict[str, object] = {}
+    if replacement.retypes:
+        changed["volume_type"] = replacement.volume_type
+    if replacement.backend != row.backend:
+        changed["moved"] = True
     connection.execute(
         update(volumes)
         .where(mine)
@@ -63,7 +67,7 @@ def complete(connection: Connection, replacement: Replacement) -> None:
             name=replacement.name,
             backend=replacement.backend,
             host=replacement.host,
-            **retyped,
+            **changed,
             **states.change_noted(Kind.VOLUME),
         )
     )
@@ -79,6 +83,8 @@ def expect_image(connection: Connection, volume_id: int) -> None:
 
 def give_up(connection: Connection, replacement: Replacement) -> None:
     """Drop a replacement, which becomes a stray."""
+    mine = and_(volumes.c.id == replacement.volume_id, volumes.c.backend != replacement.backend)
+    connection.execute(update(volumes).where(mine).values(moved=False))
     _remove(connection, replacement)
     strays.leave_behind(connection, replacement.backend, replacement.host, replacement.name)
 

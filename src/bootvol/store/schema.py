@@ -34,7 +34,7 @@ from bootvol.store.quota_tables import quotas as quotas
 from bootvol.store.quota_tables import type_quotas as type_quotas
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0035"
+REVISION: Final = "0036"
 
 
 volumes = Table(
@@ -67,6 +67,8 @@ volumes = Table(
     Column("volume_type", CleanString(255)),
     # Whether servers may only read the volume; null until the owner has said so.
     Column("readonly", Boolean),
+    # How the last move to another backend ended; null without a move.
+    Column("moved", Boolean),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson, nullable=False),

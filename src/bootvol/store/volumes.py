@@ -195,6 +195,7 @@ def of_row(row: Row[object]) -> Volume:
         source_id=row.source_id,
         source_uuid=row.source_uuid,
         readonly=row.readonly,
+        moved=row.moved,
         volume_type_uuid=getattr(row, "volume_type_uuid", None),
         marked=row.marked,
     )

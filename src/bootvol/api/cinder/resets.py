@@ -101,13 +101,15 @@ async def _reset_volume(context: CinderContext, number: int, body: ResetVolume) 
         )
     if migration not in (None, "none"):
         raise InvalidRequest("Cannot reset the migration status: no volume is on its way.")
-    resets = context.services.resets
+    resets, volumes = context.services.resets, context.services.volumes
     if attach == "detached":
         await resets.check_detached(context.caller, number)
     if status is not None:
         await resets.volume(context.caller, number, status)
     else:
-        await context.services.volumes.get(context.caller, number)
+        await volumes.get(context.caller, number)
+    if migration is not None:
+        await volumes.change(context.caller, number, {"moved": None})
     return Reply(status=202)
 
 

@@ -162,7 +162,7 @@ def volume(value: Volume, context: CinderContext) -> VolumeShown:
     if context.has(65):
         shown["consumes_quota"] = True
     if context.sees_places:
-        shown["migration_status"] = _migration(value)
+        shown["migration_status"] = migration(value)
         if context.has(21):
             shown["provider_id"] = None
         if context.has(61):
@@ -178,14 +178,18 @@ def detailed_volume(value: Volume, context: CinderContext) -> VolumeShown:
         shown["volume_image_metadata"] = dict(value.image_metadata)
     if context.sees_places:
         shown["os-vol-host-attr:host"] = place(value)
-        shown["os-vol-mig-status-attr:migstat"] = _migration(value)
+        shown["os-vol-mig-status-attr:migstat"] = migration(value)
         shown["os-vol-mig-status-attr:name_id"] = None
     return shown
 
 
-def _migration(value: Volume) -> str | None:
-    """Return how far a volume is on its way to another backend."""
-    return "migrating" if value.status is Status.MAINTENANCE else None
+def migration(value: Volume) -> str | None:
+    """Return how far a volume is on its way to another backend, or how the last way ended."""
+    if value.status in (Status.MAINTENANCE, Status.RETYPING):
+        return "migrating"
+    if value.moved is None:
+        return None
+    return "success" if value.moved else "error"
 
 
 def _access(value: Volume) -> dict[str, str]:

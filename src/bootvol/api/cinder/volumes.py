@@ -75,9 +75,11 @@ _LISTING: Final = Listing[Volume](
         "bootable": _bootable,
         "availability_zone": lambda each, value: each.availability_zone == value,
         "size": lambda each, value: each.size_gib == number(value, "size"),
-        # No volume has a group, or is on its way to another backend.
+        # No volume has a group.
         "group_id": lambda each, value: False,
-        "migration_status": lambda each, value: value in ("", "None"),
+        "migration_status": lambda each, value: (
+            (views.migration(each) or "None") == (value or "None")
+        ),
         "created_at": lambda each, value: fits_times(each.created_at, value),
         "updated_at": lambda each, value: fits_times(each.updated_at, value),
         # All volumes count in the quota.
