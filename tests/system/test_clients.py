@@ -84,6 +84,7 @@ WORDS = {
         "list": "list",
         "show": "show {s}",
         "attach": "volume-attach {s} {v}",
+        "detach": "volume-detach {s} {v}",
         "stop": "stop {s}",
         "start": "start {s}",
         "delete": "delete {s}",
@@ -95,6 +96,7 @@ WORDS = {
         "list": "server list",
         "show": "server show {s}",
         "attach": "server add volume {s} {v}",
+        "detach": "server remove volume {s} {v}",
         "stop": "server stop {s}",
         "start": "server start {s}",
         "delete": "server delete {s}",
@@ -164,6 +166,8 @@ def test_a_client_has_a_server_with_a_volume(daemon: Process, client: Client) ->
     other = new_volume(client, daemon)
     do("attach", other)
     block_until(lambda: other in attached(do("show")))
+    do("detach", other)
+    block_until(lambda: other not in attached(do("show")))
     do("stop")
     block_until(lambda: "SHUTOFF" in do("show"))
     do("start")
