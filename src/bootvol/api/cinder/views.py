@@ -97,25 +97,17 @@ class SnapshotBrief(TypedDict):
     consumes_quota: NotRequired[bool]
 
 
-SnapshotShown = TypedDict(
-    "SnapshotShown",
+_SnapshotPlace = TypedDict(
+    "_SnapshotPlace",
     {
-        "id": Uuid,
-        "created_at": str,
-        "updated_at": str | None,
-        "name": str | None,
-        "description": str | None,
-        "volume_id": Uuid,
-        "status": str,
-        "size": int,
-        "metadata": dict[str, str],
         "os-extended-snapshot-attributes:project_id": str,
         "os-extended-snapshot-attributes:progress": str,
-        "group_snapshot_id": NotRequired[None],
-        "user_id": NotRequired[str],
-        "consumes_quota": NotRequired[bool],
     },
 )
+
+
+class SnapshotShown(SnapshotBrief, _SnapshotPlace):
+    """A snapshot with the extended attributes."""
 
 
 def brief_volume(value: Volume, context: CinderContext) -> VolumeBrief:
