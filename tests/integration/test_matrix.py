@@ -585,8 +585,8 @@ def route(daemon: Running, method: str, path: str) -> Route:
 async def test_every_route_has_a_row(daemon: Running) -> None:
     """Each route of each dialect has a row in the table.
 
-    Break: `src/bootvol/api/keystone/v3.py`: `aliases={"projects":` ->
-    `aliases={"all": "x", "projects":`.
+    Break: `src/bootvol/api/keystone/v3.py`: `"auth/projects",` -> `"auth/projects",
+    aliases={"all": "x"},`.
     """
     known = {route(daemon, row.method, path) for row in ROWS for path in row.paths}
     assert len(routes(daemon)) > 100
