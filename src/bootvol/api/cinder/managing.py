@@ -89,67 +89,8 @@ class ManagedSnapshot(TypedDict):
     snapshot: views.SnapshotBrief
 
 
-@operation(
-    "volumes_manage_disk",
-    "POST",
-    "os-volume-manage",
-    status=202,
-    entity="volume",
-    right=Right.MANAGE,
-    refusals=(404, 413, 503),
-)
-async def manage(context: CinderContext, body: Manage) -> ManagedVolume:
-    """Take a disk over as a volume; the answer does not wait for that."""
-    return await _manage(context, body)
-
-
-@operation(
-    "volumes_manage_disk_by_new_name",
-    "POST",
-    "manageable_volumes",
-    status=202,
-    entity="volume",
-    right=Right.MANAGE,
-    since=SINCE,
-    refusals=(404, 413, 503),
-)
-async def manage_by_new_name(context: CinderContext, body: Manage) -> ManagedVolume:
-    """Take a disk over as a volume; the answer does not wait for that."""
-    return await _manage(context, body)
-
-
-@operation(
-    "snapshots_manage_disk",
-    "POST",
-    "os-snapshot-manage",
-    status=202,
-    entity="snapshot",
-    right=Right.MANAGE,
-    refusals=(404, 413),
-)
-async def manage_snapshot(context: CinderContext, body: ManageSnapshot) -> ManagedSnapshot:
-    """Take a snapshot of a volume over; the answer does not wait for that."""
-    return await _manage_snapshot(context, body)
-
-
-@operation(
-    "snapshots_manage_disk_by_new_name",
-    "POST",
-    "manageable_snapshots",
-    status=202,
-    entity="snapshot",
-    right=Right.MANAGE,
-    since=SINCE,
-    refusals=(404, 413),
-)
-async def manage_snapshot_by_new_name(
-    context: CinderContext, body: ManageSnapshot
-) -> ManagedSnapshot:
-    """Take a snapshot of a volume over; the answer does not wait for that."""
-    return await _manage_snapshot(context, body)
-
-
 async def _manage(context: CinderContext, body: Manage) -> ManagedVolume:
+    """Take a disk over as a volume; the answer does not wait for that."""
     backend, host = asked_backend(context, body.host)
     zone = context.services.volumes.zone
     if body.availability_zone not in (None, zone):
@@ -174,6 +115,7 @@ async def _manage(context: CinderContext, body: Manage) -> ManagedVolume:
 
 
 async def _manage_snapshot(context: CinderContext, body: ManageSnapshot) -> ManagedSnapshot:
+    """Take a snapshot of a volume over; the answer does not wait for that."""
     of = await _on_behalf(context, body.volume_id)
     wanted = NewSnapshot(
         await of.row("volumes", body.volume_id),
@@ -214,4 +156,22 @@ async def _unmanage_snapshot(context: CinderContext, number: int, _: Nothing) ->
 ACTIONS: Final = (Action("os-unmanage", Nothing, _unmanage, Right.MANAGE),)
 SNAPSHOT_ACTIONS: Final = (Action("os-unmanage", Nothing, _unmanage_snapshot, Right.MANAGE),)
 
-OPERATIONS = (manage, manage_by_new_name, manage_snapshot, manage_snapshot_by_new_name)
+#: The calls have a new path since a later version, under another name.
+_PATHS: Final = (("", "os-{kind}-manage", 0), ("_by_new_name", "manageable_{kind}s", SINCE))
+OPERATIONS = tuple(
+    operation(
+        f"{kind}s_manage_disk{ending}",
+        "POST",
+        path.format(kind=kind),
+        status=202,
+        entity=kind,
+        right=Right.MANAGE,
+        since=since,
+        refusals=refusals,
+    )(handler)
+    for kind, handler, refusals in (
+        ("volume", _manage, (404, 413, 503)),
+        ("snapshot", _manage_snapshot, (404, 413)),
+    )
+    for ending, path, since in _PATHS
+)
