@@ -14,19 +14,16 @@ import attrs
 from twisted.logger import Logger
 
 from bootvol.errors import (
-    BackendFailed,
-    BackendInterrupted,
     ImageLengthUnknown,
     ImportFailed,
     NoSpace,
     SpoolFull,
     UnsupportedFormat,
-    WrongStore,
 )
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, other_format, too_large
 from bootvol.imaging.inspect import CONTAINERS, ContainerDetected, largest_container
-from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
+from bootvol.imaging.pipeline import CopyPipeline
 from bootvol.imaging.room import Room, Share
 from bootvol.imaging.source_size import has_ended
 from bootvol.imaging.spool import Spool
@@ -37,7 +34,6 @@ from bootvol.interfaces import (
     IImageStream,
 )
 from bootvol.model import Digest, Image, Import, Phase, Volume
-from bootvol.shortage import short_of
 from bootvol.sparing import FewLines
 from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
@@ -48,7 +44,7 @@ from bootvol.worker.placer import NotPlaceable, Placer, check_doubtful
 from bootvol.worker.progress import Heartbeat, Progress
 from bootvol.worker.retries import retried
 from bootvol.worker.shortcuts import Filling, Shortcut
-from bootvol.worker.takeover import inherit
+from bootvol.worker.takeover import resumes
 
 
 @attrs.frozen
@@ -332,24 +328,10 @@ class Importer:
             return None
         blank = checkpoint.blank
         copy = self._copier.copy(fetch.image, fetch.target, fetch.container, blank=blank)
-        try:
-            inherited = fetch.progress.inherited
-            if inherited is not None and isinstance(fetch.target, VolumeTarget):
-                fetch.progress.phase = Phase.CLONING
-                await inherit(fetch.target, inherited, lambda each: copy.restore(each, checkpoint))
-            else:
-                reader = await fetch.target.open_reader()
-                try:
-                    await copy.restore(reader, checkpoint)
-                finally:
-                    await reader.close()
-        except PrefixChanged:
-            return None
-        except BackendFailed as error:
-            if short_of(error) or isinstance(error, WrongStore | BackendInterrupted):
-                raise
-            return None
-        return copy
+        inherited = fetch.progress.inherited
+        if inherited is not None and isinstance(fetch.target, VolumeTarget):
+            fetch.progress.phase = Phase.CLONING
+        return copy if await resumes(copy, checkpoint, fetch.target, inherited) else None
 
     async def _afresh(self, fetch: _Fetch) -> CopyPipeline:
         """Return a copy from the image's first byte, and make its destination as good as new."""

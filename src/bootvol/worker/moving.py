@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from bootvol.errors import BackendFailed, BackendInterrupted, WrongStore
-from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
+from bootvol.imaging.pipeline import CopyPipeline
 from bootvol.imaging.target import VolumeTarget
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IImageStream
 from bootvol.model import Image, Phase
-from bootvol.shortage import short_of
 from bootvol.worker.clone_or_copy import Origin
 from bootvol.worker.copier import Copier
 from bootvol.worker.lane_place import YieldingStream
 from bootvol.worker.progress import Heartbeat, Progress
+from bootvol.worker.takeover import resumes
 
 
 async def move(
@@ -61,19 +60,7 @@ async def _restored(
     if checkpoint is None or checkpoint.validator != origin.name:
         return None
     copy = copier.copy(_disk(origin), target, inspected=False, blank=checkpoint.blank)
-    try:
-        reader = await target.open_reader()
-        try:
-            await copy.restore(reader, checkpoint)
-        finally:
-            await reader.close()
-    except PrefixChanged:
-        return None
-    except BackendFailed as error:
-        if short_of(error) or isinstance(error, WrongStore | BackendInterrupted):
-            raise
-        return None
-    return copy
+    return copy if await resumes(copy, checkpoint, target) else None
 
 
 def _disk(origin: Origin) -> Image:

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from bootvol.imaging.target import VolumeTarget
+from bootvol.errors import BackendFailed, BackendInterrupted, WrongStore
+from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
+from bootvol.imaging.target import Target, VolumeTarget
 from bootvol.imaging.volumes import CopyingReader
 from bootvol.interfaces import IVolumeReader
+from bootvol.model import Checkpoint
+from bootvol.shortage import short_of
 
 
 async def inherit(
@@ -42,3 +46,29 @@ async def inherit(
         zeros = not target.capabilities.reads_zero_when_new
         await read(CopyingReader(former, writer, zeros=zeros))
         await writer.flush()
+
+
+async def resumes(
+    copy: CopyPipeline, checkpoint: Checkpoint, target: Target, inherited: str | None = None
+) -> bool:
+    """Let a copy go on from a checkpoint; return False if the bytes there are other ones.
+
+    :param inherited: see :attr:`.Progress.inherited`.
+    :raises bootvol.errors.BackendFailed: if the backend cannot tell now.
+    """
+    try:
+        if inherited is not None and isinstance(target, VolumeTarget):
+            await inherit(target, inherited, lambda each: copy.restore(each, checkpoint))
+        else:
+            reader = await target.open_reader()
+            try:
+                await copy.restore(reader, checkpoint)
+            finally:
+                await reader.close()
+    except PrefixChanged:
+        return False
+    except BackendFailed as error:
+        if short_of(error) or isinstance(error, WrongStore | BackendInterrupted):
+            raise
+        return False
+    return True
