@@ -48,7 +48,6 @@ _EXTENTS: Final = 1024
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 #: From linux/fs.h: make a range of a block device read as zeros, on any device.
 _BLKZEROOUT: Final = 0x127F
-
 #: The ``struct flock`` of 64-bit Linux.
 _FLOCK: Final = "hhqqi4x"
 #: The bytes that QEMU may lock: offset and length.
