@@ -575,6 +575,23 @@ async def test_a_server_that_was_restarted_is_connected_to_again(
 
 
 @ensureDeferred
+async def test_the_version_is_told_after_an_outage(served: Database, address: str) -> None:
+    """The pool then has connections that have ended.
+
+    Break: `src/bootvol/store/server.py`: `self._here.trusts = False` -> `pass`.
+    """
+    allow(address, connections=False)
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            await served.version()
+    allow(address, connections=True)
+    await gatherResults([Deferred.fromCoroutine(served.read(count)) for _ in range(3)])
+    allow(address, connections=True)
+    for _ in range(3):
+        assert await served.read(count) == 0
+
+
+@ensureDeferred
 async def test_a_server_that_became_a_standby_passes(served: Database) -> None:
     def read_only(db: Connection) -> None:
         db.execute(text("SET LOCAL transaction_read_only = on"))

@@ -191,7 +191,9 @@ class Connections:
         try:
             with self._used_by(transaction):
                 return self._server.last_writes()
-        except self.engine.dialect.loaded_dbapi.Error:
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            if getattr(error, "sqlstate", None) in _NOT_PREPARED:
+                self._server.prepares = False
             # The server may have been restarted.
             return self.transact(transaction, last_writes.numbers, writes=False)
 

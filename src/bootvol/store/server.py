@@ -77,7 +77,10 @@ class Server:
         :raises Exception: an error of the driver, also if the server was restarted.
         """
         self._here.trusts = True
-        connection = self._engine.raw_connection()
+        try:
+            connection = self._engine.raw_connection()
+        finally:
+            self._here.trusts = False
         try:
             driver: Any = connection.dbapi_connection
             driver.autocommit = True
@@ -87,7 +90,6 @@ class Server:
             connection.invalidate()
             raise
         finally:
-            self._here.trusts = False
             connection.close()
         return tuple(number for (number,) in rows)
 
