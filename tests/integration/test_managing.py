@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -341,6 +342,11 @@ async def test_the_lists_tell_what_could_be_taken_over(daemon: Running) -> None:
         page = f"{old}?host={known}&limit=1&sort_key=size&sort_dir=desc&marker=zzz"
         page = (await ask(daemon, "GET", page, who="admin")).json["manageable-volumes"]
         assert [each["size"] for each in page] == [1]
+    put(daemon, "it's", 5 * GIB)
+    for marker in ('{"source-name": "it\'s"}', "{'source-name': \"it's\"}"):
+        page = f"manageable_volumes?host={known}&sort=reference:asc&marker={quote(marker)}"
+        page = (await ask(daemon, "GET", page, who="admin")).json["manageable-volumes"]
+        assert [each["reference"]["source-name"] for each in page][-1] == "zzz"
     snapshots = f"manageable_snapshots/detail?host={known}"
     (shown,) = (await ask(daemon, "GET", snapshots, who="admin")).json["manageable-snapshots"]
     assert (shown["cinder_id"], shown["reason_not_safe"]) == (snapshot, "already managed")

@@ -97,6 +97,13 @@ class VolumeTypes:
         """
         return await self._database.read(type_rows.of_uuid, uuid, tenant)
 
+    async def named(self, name: str, tenant: str | None) -> VolumeType:
+        """Return the type with a name.
+
+        :raises VolumeTypeNotFound: if the type does not exist.
+        """
+        return await self._database.read(type_rows.named, name, tenant)
+
     async def tenants(self, type_id: int) -> Sequence[str]:
         """Return the tenants that see and use a private type, in ascending order."""
         return await self._database.read(access_rows.tenants, type_id)

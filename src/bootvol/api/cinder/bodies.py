@@ -72,23 +72,24 @@ def _not_multiattach(value: object) -> None:
         raise ValueError("Invalid input received: a volume is for one server at a time")
 
 
-def _size(value: object) -> int | None:
+def _size(value: object, info: ValidationInfo) -> int | None:
     """Return a size in GiB from a number or from digits."""
     if value is None:
         return None
+    name = info.field_name
     if isinstance(value, str):
         if not re.fullmatch("[0-9]+", value):
-            raise ValueError(refusal("size", value, f"{shown(value)} does not match '^[0-9]+$'"))
+            raise ValueError(refusal(name, value, f"{shown(value)} does not match '^[0-9]+$'"))
         # Python refuses to convert very long numbers.
         value = int(value[:20])
     if not isinstance(value, int) or isinstance(value, bool):
         why = f"{shown(value)} is not of type 'integer', 'string', 'null'"
-        raise ValueError(refusal("size", value, why))
+        raise ValueError(refusal(name, value, why))
     if value < 1:
-        raise ValueError(refusal("size", value, f"{value} is less than the minimum of 1"))
+        raise ValueError(refusal(name, value, f"{value} is less than the minimum of 1"))
     if value > LARGEST_ID:
         why = f"{shown(value)} is greater than the maximum of {LARGEST_ID}"
-        raise ValueError(refusal("size", value, why))
+        raise ValueError(refusal(name, value, why))
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NotRequired
 
@@ -10,6 +9,7 @@ from typing_extensions import TypedDict
 
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.lists import number_of
+from bootvol.api.cinder.matching import parsed
 from bootvol.api.cinder.views import Uuid, service_host
 from bootvol.api.filters import text
 from bootvol.api.operations import operation
@@ -179,13 +179,8 @@ def _page(context: CinderContext, found: Sequence[KnownDisk]) -> Sequence[KnownD
 
 def _marked(marker: str) -> str:
     """Return the place that a marker names: a reference in JSON or in Python's form, or a name."""
-    try:
-        reference = json.loads(marker.replace("'", '"'))
-    except (ValueError, RecursionError):
-        return marker
-    if isinstance(reference, dict):
-        return str(reference.get("source-name"))
-    return marker
+    reference = parsed(marker)
+    return marker if reference is None else str(reference.get("source-name"))
 
 
 def _brief(each: KnownDisk) -> DiskShown:

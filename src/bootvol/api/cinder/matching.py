@@ -55,16 +55,22 @@ def has_items(metadata: Mapping[str, str], value: str) -> bool:
 def _items(value: str) -> Mapping[str, str] | None:
     """Return the items of a filter as texts; None if the value is not an object."""
     try:
-        try:
-            items = json.loads(value)
-        except ValueError:
-            items = _literal(value)
-        if not isinstance(items, dict):
-            return None
-        return {str(key): str(each) for key, each in items.items()}
-    except (ValueError, RecursionError):
-        # Python refuses deep nesting, and makes no text of a very long number.
+        items = parsed(value)
+        return {str(key): str(each) for key, each in items.items()} if items is not None else None
+    except ValueError:
+        # Python makes no text of a very long number.
         return None
+
+
+def parsed(value: str) -> dict[object, object] | None:
+    """Return the object that a text means in JSON or in Python's form; None for other texts."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = _literal(value)
+    except RecursionError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _literal(value: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
@@ -115,12 +116,10 @@ async def of_reference(context: CinderContext, named: str) -> VolumeType:
     """
     if named in (DEFAULT.name, DEFAULT.uuid):
         return DEFAULT
-    try:
-        return await context.services.types.of_uuid(named, context.sees_types_of)
-    except VolumeTypeNotFound:
-        for each in await context.services.types.listed(context.sees_types_of):
-            if each.name == named:
-                return each
+    types = context.services.types
+    for find in (types.of_uuid, types.named):
+        with suppress(VolumeTypeNotFound):
+            return await find(named, context.sees_types_of)
     raise NotFound(f"Volume type with name {named} could not be found.")
 
 
