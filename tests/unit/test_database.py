@@ -42,6 +42,7 @@ from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavaila
 from bootvol.store import connections, schema, server
 from bootvol.store import database as databases
 from bootvol.store.columns import clean
+from bootvol.store.connections import Transaction
 from bootvol.store.database import Database
 from tests import postgresql
 from tests.daemons import reactor
@@ -574,21 +575,18 @@ async def test_a_server_that_was_restarted_is_connected_to_again(
     assert told(logged) == []
 
 
-@ensureDeferred
-async def test_the_version_is_told_after_an_outage(served: Database, address: str) -> None:
+def test_the_version_is_told_after_an_outage(served: Database, address: str) -> None:
     """The pool then has connections that have ended.
 
     Break: `src/bootvol/store/server.py`: `self._here.trusts = False` -> `pass`.
     """
+    one_thread = served._connections
     allow(address, connections=False)
-    for _ in range(3):
-        with pytest.raises(DatabaseUnavailable):
-            await served.version()
-    allow(address, connections=True)
-    await gatherResults([Deferred.fromCoroutine(served.read(count)) for _ in range(3)])
-    allow(address, connections=True)
-    for _ in range(3):
-        assert await served.read(count) == 0
+    with pytest.raises(DatabaseUnavailable):
+        one_thread.last_writes(Transaction())
+    for _ in range(2):
+        allow(address, connections=True)
+        assert one_thread.transact(Transaction(), count, writes=False) == 0
 
 
 @ensureDeferred
