@@ -128,9 +128,10 @@ class Records:
                     os.unlink(self._folder / f"{image_id}{ending}")
             files.sync(self._folder)
 
-    def begin(self, image_id: str) -> tuple[ImageRecord, int]:
+    def begin(self, image_id: str, *, instead: bool) -> tuple[ImageRecord, int]:
         """Begin to take an image's bytes.
 
+        :param instead: whether another upload of the image ends.
         :returns: the record, and the descriptor of an empty file, to be given to :meth:`finish` or
             :meth:`abort`.
         :raises ImageNotFound: if the record does not exist.
@@ -140,6 +141,9 @@ class Records:
             record = self.one(image_id)
             if record.data is not None:
                 raise ImageConflict(f"Image {image_id} is active: its data cannot be replaced.")
+            if instead:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._part(image_id))
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self._part(image_id), flags, 0o600)
             try:

@@ -95,10 +95,12 @@ class WritableDirectory(DirectorySource):
         """See :meth:`bootvol.interfaces.IImageStore.remove`."""
         await self._threads.run(self._records.remove, image_id, check)
 
-    async def upload(self, image_id: str, size: int | None) -> IStagedUpload:
+    async def upload(
+        self, image_id: str, size: int | None, *, instead: bool = False
+    ) -> IStagedUpload:
         """See :meth:`bootvol.interfaces.IImageStore.upload`."""
         await self._swept.wait()
-        upload = await self._threads.obtain(_Upload.shut, self._begin, image_id)
+        upload = await self._threads.obtain(_Upload.shut, self._begin, image_id, instead)
         try:
             await upload.begin(size)
         except BaseException:
@@ -112,8 +114,8 @@ class WritableDirectory(DirectorySource):
         except ImageNotFound:
             return self._records.disk(self._records.one(image.id).id)
 
-    def _begin(self, image_id: str) -> _Upload:
-        record, descriptor = self._records.begin(image_id)
+    def _begin(self, image_id: str, instead: bool) -> _Upload:
+        record, descriptor = self._records.begin(image_id, instead=instead)
         return _Upload(self._context, self._records, record, descriptor, self._growing)
 
     async def _sweep(self) -> None:

@@ -122,10 +122,12 @@ class IImageStore(IImageSource):
         :raises bootvol.errors.SourceFailed: if the store fails.
         """
 
-    async def upload(image_id: str, size: int | None) -> IStagedUpload:
+    async def upload(image_id: str, size: int | None, *, instead: bool = False) -> IStagedUpload:
         """Begin to take the bytes of an image without bytes.  A queued image is then ``saving``.
 
         :param size: the number of bytes to come; None if unknown.
+        :param instead: whether another upload of the image ends: its ``finish`` then raises
+            ``ImageNotFound``.  Otherwise the other upload goes on, and this call fails.
         :raises bootvol.errors.ImageConflict: if the image has bytes, or another upload runs.
         :raises bootvol.errors.ImageNotFound: if the store has no such record.
         :raises bootvol.errors.QuotaExceeded: if the owner's quota has no room for ``size`` bytes.

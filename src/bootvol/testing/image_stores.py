@@ -272,8 +272,14 @@ class ImageStoreContract(ImageSourceContract):
         await first.abort()
         await first.abort()
         assert await status(store, record.id) is ImageStatus.QUEUED
-        second = await store.upload(record.id, None)
+        other = await store.upload(record.id, None)
+        await send(other, b"x" * len(CONTENT))
+        second = await store.upload(record.id, None, instead=True)
         await send(second, CONTENT)
+        with pytest.raises(ImageNotFound):
+            await other.finish(facts(CONTENT))
+        await other.abort()
+        assert await status(store, record.id) is ImageStatus.SAVING
         await second.finish(facts(CONTENT))
         with pytest.raises(ImageConflict):
             await store.upload(record.id, None)

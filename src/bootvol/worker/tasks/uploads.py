@@ -67,7 +67,8 @@ class Takers:
         record = await _found(store, upload.image)
         if record.status is ImageStatus.ACTIVE:
             return None
-        storing: IImageUpload = await store.upload(record.id, size)
+        # A daemon that lost its claim may only be stopped, in the middle of its upload.
+        storing: IImageUpload = await store.upload(record.id, size, instead=True)
         return storing
 
     async def give_up(self, upload: VolumeUpload) -> None:
