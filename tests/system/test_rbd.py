@@ -15,6 +15,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from bootvol.jail import FIRST_USER
+from bootvol.model import GIB
 from bootvol.testing.web import BadWeb
 from bootvol_plugins.qemu.folders import Folder
 from tests import guest
@@ -24,7 +25,7 @@ from tests.processes import Process
 from tests.servers import Server, serve
 from tests.system.test_kill import CONFIG, CONTENT, RATE, ask, killed_until_resumed
 from tests.system.test_kill_copies import Stored, kill_among_copies
-from tests.system.test_servers import HOSTING, boot, end, says
+from tests.system.test_servers import HOSTING, boot, end, extend, says
 from tests.waiting import block_until
 
 
@@ -89,6 +90,9 @@ async def test_a_server_runs_on_an_image(
             assert (await daemon.call("POST", path, plugged)).status == 200
             assert await daemon.until(data, "in-use", "error") == "in-use"
             await says(daemon, server, "vdb")
+            assert (await extend(daemon, data, count + 1)).status == 202
+            await says(daemon, server, f"disk vdb becomes {(count + 1) * GIB} bytes")
+            assert await daemon.until(data, "in-use", "error") == "in-use"
             assert (await daemon.call("DELETE", f"{path}/{data}")).status == 202
             assert await daemon.until(data, "available", "error") == "available"
             await end(daemon, server)

@@ -16,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from tests import guest
-from tests.daemons import Running, pause
+from tests.daemons import TENANT, Answer, Running, pause
 from tests.images import qemu_img
 from tests.processes import Process
 from tests.waiting import LONG_LIMIT, until
@@ -80,6 +80,20 @@ async def says(running: Running, server: int, pattern: str, token: str = "ann") 
     found = re.search(pattern, answer.json["output"])
     assert found is not None
     return found
+
+
+async def extend(running: Running, volume: int, size: int, version: str = "3.42") -> Answer:
+    """Ask for the growth of a volume, by the Block Storage API.
+
+    :param size: the new size in GiB.
+    """
+    shown = await running.request("GET", f"/v2/{TENANT}/os-volumes/{volume}")
+    return await running.request(
+        "POST",
+        f"/volume/v3/volumes/{shown.json['volume']['id']}/action",
+        {"os-extend": {"new_size": size}},
+        headers={"OpenStack-API-Version": f"volume {version}"},
+    )
 
 
 async def end(running: Running, server: int) -> None:
@@ -150,17 +164,8 @@ async def test_disks_come_and_go_while_a_guest_runs(hosting: Running) -> None:
     await hosting.until(other, "in-use")
     await says(hosting, server, "disk vdb: 2147483648 bytes")
     # The guest sees the new size at once, and may write up to there.
-    larger = {"os-extend": {"new_size": 3}}
-    found = (await hosting.request("GET", "/volume/v3/volumes/detail")).json["volumes"]
-    uuid = next(each["id"] for each in found if each["size"] == 2)
-    for version, status in (("3.41", 400), ("3.42", 202)):
-        answer = await hosting.request(
-            "POST",
-            f"/volume/v3/volumes/{uuid}/action",
-            larger,
-            headers={"OpenStack-API-Version": f"volume {version}"},
-        )
-        assert answer.status == status, answer
+    assert (await extend(hosting, other, 3, "3.41")).status == 400
+    assert (await extend(hosting, other, 3)).status == 202
     await says(hosting, server, "disk vdb becomes 3221225472 bytes")
     await hosting.until(other, "in-use")
     shown = (await hosting.call("GET", f"os-volumes/{other}")).json["volume"]
