@@ -43,6 +43,7 @@ from bootvol.interfaces import IPoweringHypervisor
 from bootvol.jail import Jail
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import (
+    GIB,
     Caller,
     ConnectionInfo,
     Disk,
@@ -290,6 +291,20 @@ class Forgetful(MemoryHypervisor):
         raise HypervisorFailed("QEMU does not answer.")
 
 
+class Silent(MemoryHypervisor):
+    """A hypervisor that does not answer about new sizes.
+
+    :ivar asked: True once the daemon has asked.
+    """
+
+    asked = False
+
+    async def resize(self, server: str, disk: Disk, size: int) -> None:
+        """See bootvol.interfaces.IResizingHypervisor."""
+        self.asked = True
+        await Deferred()
+
+
 @ensureDeferred
 async def test_a_disk_becomes_larger_while_its_server_runs(world: World) -> None:
     """Break: `src/bootvol/worker/tasks/volumes.py`: `if error is None or self._grown` -> `if error
@@ -316,17 +331,29 @@ async def test_a_disk_becomes_larger_while_its_server_runs(world: World) -> None
         found = await world.until(volume, Status.AVAILABLE)
         assert found.size_gib == 2
         # The volume has its new size, though the guest does not know.
+        made = await world.boot(volume)
+        server = await world.server(made.id, Status.AVAILABLE)
         await world.worker.stopService()
         world.hypervisor = Forgetful("h", loop, world.hypervisor.servers)
         world.restart()
-        made = await world.boot(volume)
-        await world.server(made.id, Status.AVAILABLE)
         await world.sizes.extend(ANN, volume, 3, in_use=True)
         error = await until(lambda: world.volumes.error(ANN, volume), bool)
         assert error is not None
         assert "sees the former size until its next start. QEMU" in error.message
         found = await world.until(volume, Status.IN_USE)
         assert (found.size_gib, found.target_gib) == (3, None)
+        # The next daemon tells the guest what the last one could not tell any more.
+        await world.worker.stopService()
+        world.hypervisor = Silent("h", loop, world.hypervisor.servers)
+        world.restart()
+        await world.sizes.extend(ANN, volume, 4, in_use=True)
+        await until(lambda: world.hypervisor.asked)
+        await world.worker.stopService()
+        world.hypervisor = MemoryHypervisor("h", loop, world.hypervisor.servers)
+        world.restart()
+        found = await world.until(volume, Status.IN_USE)
+        assert found.size_gib == 4
+        assert world.hypervisor.servers[server.name].sizes == {"vda": 4 * GIB}
     finally:
         world.exports = exports
 

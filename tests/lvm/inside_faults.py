@@ -355,8 +355,9 @@ async def test_a_growth_that_was_killed(
     for call in thick.open_reader, thick.connection, IRoutingBackend(thick).route:
         with pytest.raises(BackendFailed, match="not zeroed yet"):
             await call(NAME)
-    # A late call for a smaller size ends the growth as well.
-    await growing.grow(NAME, 2 * SIZE * 4)
+    # A late call for a smaller size ends the growth as well, while a guest uses the volume.
+    with open(device("thick"), "r+b"):
+        await growing.grow(NAME, 2 * SIZE * 4)
     assert await read(thick, NAME, 0, 48 * MIB) == (noise(SIZE) * 4).ljust(48 * MIB, b"\0")
     assert lvm("lvs", "--noheadings", "-o", "lv_tags", "thick").split() == ["bootvol"]
 
@@ -376,7 +377,8 @@ async def test_a_growth_that_fails_is_taken_back(
     async def fail(*_: object) -> None:
         raise BackendFailed("The disk is broken.")
 
-    with monkeypatch.context() as patch:
+    # A guest may use the volume meanwhile.
+    with monkeypatch.context() as patch, open(device("thick"), "r+b"):
         patch.setattr(thick, "_zero", fail)
         with pytest.raises(BackendFailed, match="is broken"):
             await growing.grow(NAME, 32 * MIB)
