@@ -110,6 +110,10 @@ def commands(openstack: OpenStack) -> None:
     assert openstack.json(*attachment, "list", "--status", "reserved") == []
     shown = openstack.json(*attachment, "show", made["ID"])
     assert (shown["Attach Mode"], shown["Status"]) == ("ro", "attached")
+    # The host of the server sees the new size.
+    openstack(*version, "volume", "set", "--size", "2", "data")
+    block_until(status, lambda found: found == "in-use")
+    assert openstack.json("volume", "show", "data")["size"] == 2
     refused = openstack.run("volume", "delete", "data")
     assert "must not be migrating, attached" in refused.stderr
     refused = openstack.run(*attachment, "delete", made["ID"])
