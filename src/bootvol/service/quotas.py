@@ -186,7 +186,8 @@ class Quotas:
         To compare usage with the quota exactly, call this method in the transaction that counts,
         after :func:`bootvol.store.volumes.lock_tenant_quota`.
         """
-        return _changed(db, self._default(db), tenant)
+        # The empty name of everybody comes before all others.
+        return _changed(db, self._configured, EVERYBODY, tenant)
 
     def _default(self, db: Db) -> Quota:
         return _changed(db, self._configured, EVERYBODY)
@@ -337,12 +338,10 @@ class Quotas:
         )
 
 
-def _changed(db: Db, quota: Quota, tenant: str) -> Quota:
-    """Return a quota with the limits that are set for a tenant."""
-    types = dict(quota.types)
-    for name, bounds in quota_rows.of_types(db, tenant).items():
-        types[name] = {**types.get(name, {}), **bounds}
-    return attrs.evolve(quota, **quota_rows.of(db, tenant), types=types)
+def _changed(db: Db, quota: Quota, *tenants: str) -> Quota:
+    """Return the configured quota with the limits that are set for tenants."""
+    types = quota_rows.of_types(db, *tenants)
+    return attrs.evolve(quota, **quota_rows.of(db, *tenants), types=types)
 
 
 def check_metadata(items: Mapping[str, str]) -> None:

@@ -13,9 +13,9 @@ from bootvol.store.schema import quotas, type_quotas
 TypeBounds = Mapping[str, Mapping[str, int]]
 
 
-def of(connection: Connection, tenant: str) -> dict[str, int]:
-    """Return the bounds set for a tenant, by resource."""
-    query = select(quotas.c.resource, quotas.c.most).where(quotas.c.tenant == tenant)
+def of(connection: Connection, *tenants: str) -> dict[str, int]:
+    """Return the bounds set for tenants, by resource; those of the last tenant by name count."""
+    query = select(quotas).where(quotas.c.tenant.in_(tenants)).order_by(quotas.c.tenant)
     return {row.resource: row.most for row in connection.execute(query)}
 
 
@@ -32,10 +32,11 @@ def put(connection: Connection, tenant: str, bounds: Mapping[str, int]) -> None:
         upsert.put(connection, quotas, key, {"most": most})
 
 
-def of_types(connection: Connection, tenant: str) -> TypeBounds:
-    """Return the bounds set for a tenant's volumes of single types."""
+def of_types(connection: Connection, *tenants: str) -> TypeBounds:
+    """Return the bounds set for tenants' volumes of single types, as :func:`of`."""
     found = dict[str, dict[str, int]]()
-    for row in connection.execute(select(type_quotas).where(type_quotas.c.tenant == tenant)):
+    query = select(type_quotas).where(type_quotas.c.tenant.in_(tenants))
+    for row in connection.execute(query.order_by(type_quotas.c.tenant)):
         found.setdefault(row.volume_type, {})[row.resource] = row.most
     return found
 
