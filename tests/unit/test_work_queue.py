@@ -20,11 +20,13 @@ from bootvol.model import (
     Volume,
     VolumeUpload,
 )
+from bootvol.service import overview
 from bootvol.service.server_hosts import with_reason
 from bootvol.store import (
     attachments,
     claims,
     daemons,
+    disabled,
     replacements,
     schema,
     servers,
@@ -97,6 +99,26 @@ def quick(db: Connection, **more: Any) -> int | None:
     """Claim any work except copies; return the id."""
     found = claim(db, request(**more))
     return None if found is None else found.id
+
+
+def test_another_host_makes_what_a_disabled_one_does_not(db: Connection) -> None:
+    """A disabled store is made nowhere; removals go on everywhere."""
+    here, there = (attrs.evolve(request(who), host=who) for who in ("one", "two"))
+    disabled.put(db, ("", "one"), None)
+    made, removed = a_volume(db, Status.CREATING), a_volume(db, Status.DELETING)
+    of_snapshot = a_volume(db, Status.CREATING, source_id=a_volume(db).id)
+    assert overview.disabled_reason(db, "b", "one") is not None
+    assert overview.disabled_reason(db, "b", "two") is None
+    found = claim(db, here)
+    assert found is not None
+    assert found.id == removed.id
+    assert (claim(db, here), copy(db, here)) == (None, None)
+    disabled.put(db, ("b", ""), "upkeep")
+    assert (claim(db, there), copy(db, there)) == (None, None)
+    assert overview.disabled_reason(db, "b", "") is not None
+    disabled.remove(db, ("b", ""))
+    (first, second) = (claim(db, there), copy(db, there))
+    assert (first and first.id, second and second.id) == (made.id, of_snapshot.id)
 
 
 def test_a_volume_stays_while_a_snapshot_of_it_is_made(db: Connection) -> None:
