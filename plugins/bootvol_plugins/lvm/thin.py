@@ -111,6 +111,9 @@ class ThinBackend(AdoptingLvm):
         # The pool zeroes new chunks.
         await self._pool.check()
         await self._lengthen(volume, found.whole(size))
+        if found.content is not None:
+            # An earlier version of bootvol had begun.
+            await self._tag("--deltag", volume, found.content)
 
     def _cut(self, volume: str, found: Found, size: int) -> None:
         # Otherwise the cut-off data would stay in the pool, and return when the volume grows.
