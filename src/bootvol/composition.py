@@ -251,6 +251,7 @@ class Composition:
                 self._daemon,
                 worker,
                 time.time,
+                self._reactor,
             ),
             Resets(database),
             Failures(database, _now),

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from sqlalchemy import Connection
 from twisted.internet.threads import deferToThread
 
+from bootvol.errors import DatabaseUnavailable
+from bootvol.lifecycle import Kind
 from bootvol.model import GIB
+from bootvol.store import claims
 from bootvol.testing.backends import noise
 from tests.ceph import Cluster
 from tests.daemons import TENANT, Answer, Running
@@ -294,6 +298,30 @@ async def uploaded(daemon: Running, image_id: str) -> dict[str, Any]:
         return dict((await daemon.request("GET", f"/image/v2/images/{image_id}")).json)
 
     return await until(show, lambda found: found["status"] == "active")
+
+
+@ensureDeferred
+async def test_an_outage_at_the_request_leaves_no_claim(
+    store: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite no claim runs out: the volume stayed `uploading` until the daemon's next start.
+
+    Break: `src/bootvol/service/volume_uploads.py`: `if not self._database.ending:` -> `if False:`
+    """
+    volume = await made(store, imageRef="disk")
+    release, outages = claims.release, [DatabaseUnavailable(), DatabaseUnavailable()]
+
+    def released(connection: Connection, holder: str, kind: Kind, number: int) -> bool:
+        if outages:
+            raise outages.pop()
+        return release(connection, holder, kind, number)
+
+    monkeypatch.setattr(claims, "release", released)
+    answer = await act(store, volume, "os-volume_upload_image", {"image_name": "img"})
+    assert answer.status == 202
+    await uploaded(store, answer.json["os-volume_upload_image"]["image_id"])
+    await settled(store, f"volumes/{volume['id']}", "volume")
+    assert not outages
 
 
 @ensureDeferred

@@ -8,8 +8,12 @@ from typing import Final
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from bootvol.errors import Forbidden, NoImageStore, VolumeBusy
+from bootvol.errors import DatabaseUnavailable, Forbidden, NoImageStore, VolumeBusy
 from bootvol.interfaces import IImageSource, IImageStore, IImageTaker
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import (
@@ -46,6 +50,10 @@ _OF_OLD_IMAGE: Final = frozenset(
 )
 #: The most properties of an image.
 _MOST: Final = 128
+#: Seconds between two attempts to end a claim.
+_PAUSE: Final = 1.0
+
+_log = Logger()
 
 
 class VolumeUploads:
@@ -56,6 +64,7 @@ class VolumeUploads:
         worker, and never stored.
     :param daemon: id of this daemon.
     :param now: returns the seconds since 1970.
+    :param clock: the reactor.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class VolumeUploads:
         daemon: str,
         work: Work,
         now: Callable[[], float],
+        clock: IReactorTime,
     ) -> None:
         self._database = database
         self._images = images
@@ -79,6 +89,7 @@ class VolumeUploads:
         self._daemon = daemon
         self._work = work
         self._now = now
+        self._clock = clock
 
     async def upload(
         self, caller: Caller, volume_id: int, wanted: NewVolumeImage
@@ -114,11 +125,22 @@ class VolumeUploads:
                 await self._images.ask(name, caller, lambda: store.add(record))
         except BaseException:
             self._callers.pop(record.id, None)
-            await self._database.write(_give_up, holder, volume_id)
+            await self._end(partial(_give_up, holder=holder, volume_id=volume_id))
             raise
-        await self._database.write(claims.release, holder, Kind.VOLUME, volume_id)
-        self._work.wake()
+        await self._end(partial(claims.release, holder=holder, kind=Kind.VOLUME, number=volume_id))
         return await self._database.read(volume_rows.get, caller.tenant, volume_id), record
+
+    async def _end(self, end: Callable[[Db], object]) -> None:
+        """End the claim, later if the database takes nothing now: on SQLite no claim runs out."""
+        try:
+            await self._database.write(end)
+        except DatabaseUnavailable:
+            if not self._database.ending:
+                self._clock.callLater(
+                    _PAUSE, lambda: Deferred.fromCoroutine(self._end(end)).addErrback(_tell)
+                )
+        else:
+            self._work.wake()
 
     def _begin(
         self,
@@ -157,6 +179,10 @@ def _give_up(db: Db, holder: str, volume_id: int) -> None:
     if claims.release(db, holder, Kind.VOLUME, volume_id):
         states.apply_event(db, Kind.VOLUME, volume_id, Event.UPLOADED)
         upload_rows.remove(db, volume_id)
+
+
+def _tell(failure: Failure) -> None:
+    _log.failure("the claim of an upload cannot be ended", failure)
 
 
 def _properties(volume: Volume) -> Mapping[str, str]:
