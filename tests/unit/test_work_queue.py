@@ -134,6 +134,23 @@ def test_a_volume_stays_while_a_snapshot_of_it_is_made(db: Connection) -> None:
     assert quick(db) == volume.id
 
 
+@pytest.mark.parametrize("ends", [Event.VANISH, Event.FAIL])
+def test_a_volume_goes_after_the_snapshots_that_go_with_it(db: Connection, ends: Event) -> None:
+    """Break: `src/bootvol/store/work_queue.py`: `~_copied(), ~before)` -> `~_copied())`"""
+    volume = a_volume(db)
+    a_snapshot(db, volume, Status.AVAILABLE)
+    snapshot = a_snapshot(db, volume, Status.AVAILABLE)
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.DELETE)
+    found = claim(db, request())
+    assert isinstance(found, Snapshot)
+    assert found.id == snapshot.id
+    assert quick(db) is None
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, ends)
+    found = claim(db, request())
+    assert isinstance(found, Volume)
+
+
 def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
     snapshot = a_snapshot(db, a_volume(db), Status.AVAILABLE)
     volume = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
@@ -200,8 +217,10 @@ def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Con
     states.apply_event(db, Kind.VOLUME, volume.id, Event.DELETE)
     assert quick(db) is None
     free(db, Kind.SNAPSHOT, snapshot.id)
-    assert isinstance(claim(db, request()), Volume)
     assert isinstance(claim(db, request()), Snapshot)
+    assert quick(db) is None
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.VANISH)
+    assert isinstance(claim(db, request()), Volume)
 
 
 def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:

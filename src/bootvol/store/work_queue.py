@@ -202,7 +202,12 @@ def _replacement() -> ColumnElement[bool]:
 
 
 def _removal() -> ColumnElement[bool]:
-    return and_(volumes.c.status.in_(_GOING), ~_copied())
+    """Return the SQL condition for volumes to remove.
+
+    Their snapshots go first: who deletes both sees no snapshot of a volume that is gone.
+    """
+    before = exists().where(snapshots.c.volume_id == volumes.c.id, snapshots.c.status.in_(_GOING))
+    return and_(volumes.c.status.in_(_GOING), ~_copied(), ~before)
 
 
 def _snapshot_removal() -> ColumnElement[bool]:
