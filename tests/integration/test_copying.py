@@ -306,7 +306,8 @@ async def test_an_outage_at_the_request_leaves_no_claim(
 ) -> None:
     """On SQLite no claim runs out: the volume stayed `uploading` until the daemon's next start.
 
-    Break: `src/bootvol/service/volume_uploads.py`: `if not self._database.ending:` -> `if False:`
+    Break: `src/bootvol/service/volume_uploads.py`: `while not self._database.ending:` ->
+    `while False:`
     """
     volume = await made(store, imageRef="disk")
     release, outages = claims.release, [DatabaseUnavailable(), DatabaseUnavailable()]

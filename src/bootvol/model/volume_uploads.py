@@ -27,9 +27,11 @@ class VolumeUpload:
     :ivar source: name of the source that takes the image.
     :ivar image: the record of the image, without bytes.
     :ivar daemon: the daemon that knows the caller's token; None if the source needs no token.
+    :ivar is_given_up: whether the image is to be removed: its caller got an error.
     """
 
     volume_id: int
     source: str
     image: ImageRecord
     daemon: str | None = None
+    is_given_up: bool = False

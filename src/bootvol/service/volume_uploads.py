@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from bootvol.errors import DatabaseUnavailable, Forbidden, NoImageStore, VolumeBusy
+from bootvol.clocks import sleep
+from bootvol.errors import (
+    BootvolError,
+    DatabaseUnavailable,
+    Forbidden,
+    NoImageStore,
+    SourceFailed,
+    VolumeBusy,
+)
 from bootvol.interfaces import IImageSource, IImageStore, IImageTaker
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import (
@@ -32,6 +40,7 @@ from bootvol.store import claims, states
 from bootvol.store import volume_uploads as upload_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
+from bootvol.threads import Shared
 
 #: Facts about the image of a volume that do not hold for another image of the volume.
 _OF_OLD_IMAGE: Final = frozenset(
@@ -50,10 +59,11 @@ _OF_OLD_IMAGE: Final = frozenset(
 )
 #: The most properties of an image.
 _MOST: Final = 128
-#: Seconds between two attempts to end a claim.
+#: Seconds before an unavailable database is asked again.
 _PAUSE: Final = 1.0
 
-_log = Logger()
+#: Ends a claim: the holder, and the id of the volume.
+_End = Callable[[Db, str, int], None]
 
 
 class VolumeUploads:
@@ -66,6 +76,8 @@ class VolumeUploads:
     :param now: returns the seconds since 1970.
     :param clock: the reactor.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -114,33 +126,64 @@ class VolumeUploads:
         holder = f"{self._daemon}/{uuid4().hex[:12]}"
         daemon = self._daemon if knows_callers else None
         begin = partial(self._begin, caller, volume_id, wanted, name, daemon, holder)
-        record = await self._database.write(begin)
         try:
-            if knows_callers:
-                taker = IImageTaker(source)
-                self._callers[record.id] = caller
-                await self._images.ask(name, caller, lambda: taker.take(caller, record))
-            else:
-                store = IImageStore(source)
-                await self._images.ask(name, caller, lambda: store.add(record))
-        except BaseException:
-            self._callers.pop(record.id, None)
-            await self._end(partial(_give_up, holder=holder, volume_id=volume_id))
+            record = await self._database.write(begin)
+        except (DatabaseUnavailable, CancelledError):
+            # The rows may be written all the same.
+            self._let_go(holder, volume_id, _given_up)
             raise
-        await self._end(partial(claims.release, holder=holder, kind=Kind.VOLUME, number=volume_id))
+        adding: Shared[None] | None = None
+
+        async def add() -> None:
+            # A cancelled or late question goes on: then the source's last word is known.
+            nonlocal adding
+            adding = Shared(Deferred.fromCoroutine(_add(source, caller, record)))
+            await adding.wait()
+
+        if knows_callers:
+            self._callers[record.id] = caller
+        try:
+            await self._images.ask(name, caller, add)
+        except BaseException as error:
+            if isinstance(error, BootvolError) and not isinstance(error, SourceFailed):
+                # The source has no image.
+                with suppress(DatabaseUnavailable):
+                    await self._database.write(_undone, holder, volume_id)
+                    self._callers.pop(record.id, None)
+                    raise
+            # The source may have the image, or still be about to add the image.
+            self._let_go(holder, volume_id, _given_up, adding)
+            raise
+        self._let_go(holder, volume_id, _released)
         return await self._database.read(volume_rows.get, caller.tenant, volume_id), record
 
-    async def _end(self, end: Callable[[Db], object]) -> None:
-        """End the claim, later if the database takes nothing now: on SQLite no claim runs out."""
-        try:
-            await self._database.write(end)
-        except DatabaseUnavailable:
-            if not self._database.ending:
-                self._clock.callLater(
-                    _PAUSE, lambda: Deferred.fromCoroutine(self._end(end)).addErrback(_tell)
-                )
-        else:
-            self._work.wake()
+    def _let_go(
+        self, holder: str, volume_id: int, end: _End, adding: Shared[None] | None = None
+    ) -> None:
+        """End a claim in the background, however long the database fails; then wake the worker.
+
+        On SQLite the claim would otherwise last until the daemon's next start.
+
+        :param end: ends the claim in a transaction.
+        :param adding: ends with the source's work on the image; None if there is none.
+        """
+
+        async def let_go() -> None:
+            if adding is not None:
+                with suppress(Exception):
+                    await adding.wait()
+            while not self._database.ending:
+                try:
+                    await self._database.write_without_invalidation(end, holder, volume_id)
+                except DatabaseUnavailable:
+                    await sleep(self._clock, _PAUSE)
+                else:
+                    self._work.wake()
+                    break
+
+        Deferred.fromCoroutine(let_go()).addErrback(
+            lambda failed: self._log.failure("could not end the claim on an upload", failed)
+        )
 
     def _begin(
         self,
@@ -174,15 +217,30 @@ class VolumeUploads:
         return record
 
 
-def _give_up(db: Db, holder: str, volume_id: int) -> None:
+async def _add(source: IImageSource, caller: Caller, record: ImageRecord) -> None:
+    """Add the record of an image to its source."""
+    if IImageTaker.providedBy(source):
+        await IImageTaker(source).take(caller, record)
+    else:
+        await IImageStore(source).add(record)
+
+
+def _released(db: Db, holder: str, volume_id: int) -> None:
+    """Leave an upload to a worker."""
+    claims.release(db, holder, Kind.VOLUME, volume_id)
+
+
+def _given_up(db: Db, holder: str, volume_id: int) -> None:
+    """Have a worker remove the image, unless a worker has the upload by now."""
+    if claims.release(db, holder, Kind.VOLUME, volume_id):
+        upload_rows.give_up(db, volume_id)
+
+
+def _undone(db: Db, holder: str, volume_id: int) -> None:
     """Make a volume available again, unless a worker has the upload by now."""
     if claims.release(db, holder, Kind.VOLUME, volume_id):
         states.apply_event(db, Kind.VOLUME, volume_id, Event.UPLOADED)
         upload_rows.remove(db, volume_id)
-
-
-def _tell(failure: Failure) -> None:
-    _log.failure("the claim of an upload cannot be ended", failure)
 
 
 def _properties(volume: Volume) -> Mapping[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from bootvol.model import ImageRecord, Visibility, VolumeUpload
 from bootvol.store.schema import volume_uploads
@@ -21,6 +23,8 @@ _DESCRIBED = (
     "is_protected",
     "properties",
 )
+#: Beside these parts: whether the image is to be removed.
+_GIVEN_UP: Final = "is_given_up"
 
 
 def add(connection: Connection, upload: VolumeUpload) -> None:
@@ -41,7 +45,15 @@ def get(connection: Connection, volume_id: int) -> VolumeUpload | None:
     if row is None:
         return None
     image = {**row.image, "visibility": Visibility(row.image["visibility"])}
-    return VolumeUpload(row.volume_id, row.source, ImageRecord(**image), row.daemon)
+    given_up = bool(image.pop(_GIVEN_UP, False))
+    return VolumeUpload(row.volume_id, row.source, ImageRecord(**image), row.daemon, given_up)
+
+
+def give_up(connection: Connection, volume_id: int) -> None:
+    """Note that the image of a volume is to be removed, and not made."""
+    where = volume_uploads.c.volume_id == volume_id
+    image = connection.execute(select(volume_uploads.c.image).where(where)).scalar_one()
+    connection.execute(update(volume_uploads).where(where).values(image={**image, _GIVEN_UP: True}))
 
 
 def remove(connection: Connection, volume_id: int) -> None:

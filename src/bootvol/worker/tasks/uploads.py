@@ -132,6 +132,8 @@ class UploadVolume(OnBackendTask):
         if upload is None:
             return Event.UPLOADED
         self._sent, self._image_id = 0, upload.image.id
+        if upload.is_given_up:
+            return await self.undo()
         to = await self._takers.opened(upload, self._size)
         if to is not None:
             try:
