@@ -46,14 +46,25 @@ class Client:
     :param program: the client's program.
     :param settings: the environment.
     :param before: arguments before those of each command.
+    :param terminal: whether the commands have a terminal as their standard input. Without one,
+        some commands read an image from there.
+    :param programs: the folder of the client's environment.
     """
 
     def __init__(
-        self, program: str, settings: Mapping[str, str], before: Sequence[str] = ()
+        self,
+        program: str,
+        settings: Mapping[str, str],
+        before: Sequence[str] = (),
+        terminal: bool = False,
+        programs: Path = CLIENTS,
     ) -> None:
         self._before = before
         self._process = subprocess.Popen(
-            [CLIENTS / "python", "-W", "ignore", _RUNNER, program],
+            [
+                *(programs / "python", "-W", "ignore", _RUNNER, program),
+                *(["terminal"] if terminal else []),
+            ],
             env=settings,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -97,10 +108,14 @@ class Client:
 
 @contextmanager
 def client(
-    program: str, settings: Mapping[str, str], before: Sequence[str] = ()
+    program: str,
+    settings: Mapping[str, str],
+    before: Sequence[str] = (),
+    terminal: bool = False,
+    programs: Path = CLIENTS,
 ) -> Iterator[Client]:
     """Run a client until the end of the block. See :class:`Client` for the parameters."""
-    made = Client(program, settings, before)
+    made = Client(program, settings, before, terminal, programs)
     try:
         yield made
     finally:

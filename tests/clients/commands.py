@@ -1,4 +1,7 @@
-"""Run commands of a client, one after the other, in one process.  Argument: the client's program.
+"""Run commands of a client, one after the other, in one process.
+
+Arguments: the client's program, and "terminal" if the commands shall have a terminal as their
+standard input.
 
 Standard input has one command in each line, as a JSON list of arguments.  For each command,
 standard output gets one line: a JSON list of the exit code, the output and the errors.  The process
@@ -18,7 +21,7 @@ main = program.load()
 answers = sys.stdout
 # A command with another standard input than a terminal may read it.
 commands = os.fdopen(os.dup(0))
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.dup2(os.openpty()[1] if "terminal" in sys.argv[2:] else os.open(os.devnull, os.O_RDONLY), 0)
 # openstack keeps its clients in a class, for all commands of the process.
 kept = []
 if program.name == "openstack":

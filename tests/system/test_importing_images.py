@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from bootvol.testing.backends import noise
+from tests.commands import CLIENTS, Client, environment
+from tests.commands import client as commands
 from tests.daemons import OTHER_TENANT, TENANT, configuration
 from tests.people import BOBS, PASSWORD, PEOPLE
 from tests.processes import Process, cli, process
 from tests.stored_images import LIST, MIB
 from tests.waiting import LIMIT, block_until
 
-CLIENTS = Path(__file__).parents[2] / ".venv-clients" / "bin"
 CONTENT = noise(2 * MIB + 512)
 CONFIG = """
 writable = true
@@ -68,62 +69,29 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, web: str) -> Iterator[Proce
         yield daemon
 
 
-@pytest.fixture(scope="module")
-def terminal() -> Iterator[int]:
-    """A terminal: without one, the clients read an image from standard input."""
-    main, other = pty.openpty()
-    yield other
-    os.close(main)
-    os.close(other)
-
-
-class Client:
+class Images:
     """The command lines of OpenStack's clients.
 
-    :param terminal: their standard input.
+    :param run: runs a program of a user in a process for all commands of the module.
     """
 
-    def __init__(self, daemon: Process, terminal: int) -> None:
-        self._daemon = daemon
-        self._terminal = terminal
+    def __init__(self, run: Callable[[str, str], Client]) -> None:
+        self._client = run
 
-    def run(
-        self, program: str, *arguments: str, user: str = "ann"
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a client as Ann in the project demo, or as Bob in the project other."""
-        password, project = (PASSWORD, "demo") if user == "ann" else (BOBS, "other")
-        return subprocess.run(
-            [CLIENTS / program, *arguments],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self._daemon.folder),
-                "LC_ALL": "C.UTF-8",
-                "OS_AUTH_URL": f"{self._daemon.url}/identity",
-                "OS_USERNAME": user,
-                "OS_PASSWORD": password,
-                "OS_PROJECT_NAME": project,
-                "OS_USER_DOMAIN_ID": "default",
-                "OS_PROJECT_DOMAIN_ID": "default",
-                "OS_IDENTITY_API_VERSION": "3",
-            },
-            stdin=self._terminal,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
+    def run(self, program: str, *arguments: str, user: str = "ann") -> tuple[int, str, str]:
+        """Run a client as Ann in the project demo, or as Bob in the project other.
+
+        Return the exit code, the output and the errors.
+        """
+        return self._client(program, user).run("", *arguments)
 
     def image(self, *arguments: str, user: str = "ann") -> str:
         """Run `openstack image`; return its output."""
-        done = self.run("openstack", "image", *arguments, user=user)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self._client("openstack", user)("image", *arguments)
 
     def glance(self, *arguments: str, user: str = "ann") -> str:
         """Run `glance`; return its output."""
-        done = self.run("glance", *arguments, user=user)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self._client("glance", user)("", *arguments)
 
     def shown(self, image: str) -> Any:
         """Return the description of an image."""
@@ -136,12 +104,22 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def client(daemon: Process, terminal: int) -> Client:
+def client(daemon: Process) -> Iterator[Images]:
     """The clients of the daemon."""
-    return Client(daemon, terminal)
+    bob = {"OS_USERNAME": "bob", "OS_PASSWORD": BOBS, "OS_PROJECT_NAME": "other"}
+    with ExitStack() as stack:
+
+        @cache
+        def run(program: str, user: str) -> Client:
+            # Without a version in the URL, the clients ask which versions there are.
+            more = {"OS_AUTH_URL": f"{daemon.url}/identity", **({} if user == "ann" else bob)}
+            settings = environment(daemon.url, daemon.folder, more)
+            return stack.enter_context(commands(program, settings, terminal=True))
+
+        yield Images(run)
 
 
-def test_openstack_imports(client: Client, web: str, tmp_path: Path) -> None:
+def test_openstack_imports(client: Images, web: str, tmp_path: Path) -> None:
     assert "glance-direct, web-download" in client.image("import", "info")
     assert "| images |" in client.image("stores", "list")
     image = client.new("of the web")
@@ -168,7 +146,7 @@ def test_openstack_imports(client: Client, web: str, tmp_path: Path) -> None:
         assert client.shown(failing)["status"] == "queued"
 
 
-def test_openstack_stages(client: Client, tmp_path: Path) -> None:
+def test_openstack_stages(client: Images, tmp_path: Path) -> None:
     path = tmp_path / "disk.raw"
     path.write_bytes(CONTENT)
     image = client.new("staged")
@@ -183,7 +161,7 @@ def test_openstack_stages(client: Client, tmp_path: Path) -> None:
     assert made == "active\n"
 
 
-def test_openstack_shares(client: Client) -> None:
+def test_openstack_shares(client: Images) -> None:
     image = client.new("shared")
     client.image("add", "project", image, OTHER_TENANT)
     listed = partial(client.image, "list", "-f", "value", "-c", "ID", user="bob")
@@ -195,21 +173,21 @@ def test_openstack_shares(client: Client) -> None:
     client.image("set", "--reject", image, user="bob")
     assert image not in listed()
     client.image("remove", "project", image, OTHER_TENANT)
-    assert client.run("openstack", "image", "show", image, user="bob").returncode == 1
+    assert client.run("openstack", "image", "show", image, user="bob")[0] == 1
 
 
-def test_openstack_deactivates(client: Client, web: str) -> None:
+def test_openstack_deactivates(client: Images, web: str) -> None:
     image = client.new("old", "--community")
     client.image("import", "--method", "web-download", "--uri", f"{web}disk.raw", image)
     block_until(lambda: client.shown(image)["status"], lambda status: status == "active")
     client.image("set", "--deactivate", image)
     assert client.shown(image)["status"] == "deactivated"
-    assert client.run("openstack", "image", "save", image).returncode == 1
+    assert client.run("openstack", "image", "save", image)[0] == 1
     client.image("set", "--activate", image)
     assert image in client.image("list", "--community", user="bob")
 
 
-def test_glanceclient(client: Client, web: str, tmp_path: Path) -> None:
+def test_glanceclient(client: Images, web: str, tmp_path: Path) -> None:
     path = tmp_path / "disk.raw"
     path.write_bytes(CONTENT)
     formats = ("--disk-format", "raw", "--container-format", "bare")
@@ -233,7 +211,7 @@ def test_glanceclient(client: Client, web: str, tmp_path: Path) -> None:
     client.glance("image-delete", image)
 
 
-def test_the_cloud_of_a_user(daemon: Process, terminal: int, tmp_path: Path) -> None:
+def test_the_cloud_of_a_user(daemon: Process, tmp_path: Path) -> None:
     """`openstack` needs nothing but the printed file and the password."""
     command = ("user", "show-cloud", "--config", str(daemon.config))
     printed = cli(*command, "ann")
@@ -249,7 +227,7 @@ def test_the_cloud_of_a_user(daemon: Process, terminal: int, tmp_path: Path) -> 
                 "OS_CLOUD": cloud,
                 "OS_PASSWORD": PASSWORD,
             },
-            stdin=terminal,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
