@@ -98,12 +98,10 @@ class TestRbd(AnyBytes, BlockBackendContract):
         context: PluginContext,
         ceph_cluster: Cluster,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> AsyncIterator[IBlockBackend]:
-        # No client is killed here, so the cluster need not notice a dead one.
-        monkeypatch.setattr("bootvol_plugins.rbd.backend._TRIES", 3)
         namespace = ceph_cluster.add_namespace()
-        settings = json.dumps(ceph_cluster.options(namespace), default=str)
+        # No client is killed here, so the cluster need not notice a dead one.
+        settings = json.dumps({**ceph_cluster.options(namespace), "patience": 3}, default=str)
         (tmp_path / _SETTINGS).write_text(settings)
         backend = rbd_backend(context, tmp_path)
         yield backend

@@ -33,11 +33,10 @@ def namespace(ceph_cluster: Cluster) -> str:
 
 @pytest_twisted.async_yield_fixture
 async def backend(
-    threads: Threads, ceph_cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    threads: Threads, ceph_cluster: Cluster, namespace: str
 ) -> AsyncIterator[RbdBackend]:
     """A backend in the namespace.  No client is killed, so a few attempts suffice."""
-    monkeypatch.setattr("bootvol_plugins.rbd.backend._TRIES", 2)
-    backend = made(threads, ceph_cluster.options(namespace))
+    backend = made(threads, {**ceph_cluster.options(namespace), "patience": 2})
     yield backend
     await backend.close()
 

@@ -140,7 +140,7 @@ def test_a_right_backend_is_checked_beside_the_daemon(tmp_path: Path) -> None:
 
 def test_a_cluster_is_checked_and_left_as_it_was(tmp_path: Path, ceph_cluster: Cluster) -> None:
     config = tmp_path / "x.conf"
-    config.write_text(configuration(1, first=ceph_cluster.table()))
+    config.write_text(configuration(1, first=ceph_cluster.table("patience = 3")))
     before = ceph_cluster.images()
     checked = cli("plugin", "check", "ceph", "--config", str(config))
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -45,9 +45,7 @@ T = TypeVar("T")
 
 #: A call consists of several operations. Silence for this many operation timeouts ends the call.
 _OPERATIONS: Final = 5
-#: Attempts with an image that is in use, and the seconds between two attempts. A cluster counts a
-#: dead client as alive for 30 seconds.
-_TRIES: Final = 45
+#: Seconds between two attempts with an image that is in use.
 _PAUSE: Final = 1.0
 #: Seconds between two searches for the remains of deleted images. Another daemon may leave remains
 #: at any time.
@@ -246,7 +244,7 @@ class RbdBackend:
 
         :raises VolumeInUse: if the image is still open after the last attempt.
         """
-        left = _TRIES
+        left = self._options.patience
         while True:
             left -= 1
             try:

@@ -49,6 +49,10 @@ class RbdOptions(Options):
     """Whether hosts of other systems, and so the projects, get the key in ``keyring``."""
     timeout: int = Field(default=30, ge=1, le=3600)
     """Longest time in seconds for each operation of the cluster."""
+    patience: int = Field(default=45, ge=1, le=3600)
+    """Seconds until an image that another client has open counts as in use.  A cluster counts a
+    dead client as alive for 30 seconds (``osd_client_watch_timeout``).
+    """
 
     @field_validator("user")
     @classmethod

@@ -24,7 +24,7 @@ from bootvol.worker.image_fetches import Fetcher, Removed
 from bootvol.worker.repeating import Repeating
 
 #: Seconds between two searches for requests that nobody has told of.
-LOOK: Final = 60.0
+LOOK: Final = 20.0
 #: The most downloads at once.  One tenant has at most half of the free places.
 MOST: Final = 4
 
