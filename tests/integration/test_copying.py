@@ -18,6 +18,7 @@ from bootvol.lifecycle import Kind
 from bootvol.model import GIB
 from bootvol.store import claims
 from bootvol.testing.backends import noise
+from bootvol.worker.tasks import uploads
 from tests.ceph import Cluster
 from tests.daemons import TENANT, Answer, Running
 from tests.disks import disk
@@ -455,6 +456,36 @@ async def test_a_restart_does_not_stop_an_upload(tmp_path: Path) -> None:
         await settled(later, f"volumes/{volume['id']}", "volume")
     finally:
         await later.stop()
+
+
+@pytest.mark.parametrize(
+    ("later", "code"),
+    [("", "source-gone"), (OWN.replace("writable = true", ""), "no-image-store")],
+    ids=["gone", "read-only"],
+)
+@ensureDeferred
+async def test_an_upload_without_its_store_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str, code: str
+) -> None:
+    """The volume is available again at once.
+
+    Break: `src/bootvol/worker/tasks/uploads.py`: `and error.retryable` -> `and True`
+    """
+    monkeypatch.setattr(uploads, "_PAUSES", (10**6,))
+    running = taking(tmp_path)
+    volume = await made(running)
+    away = running.volumes.rename(tmp_path / "away")
+    answer = await act(running, volume, "os-volume_upload_image", {"image_name": "x"})
+    assert answer.status == 202
+    await running.stop()
+    away.rename(running.volumes)
+    running = Running(tmp_path, later)
+    try:
+        found = await settled(running, f"volumes/{volume['id']}", "volume")
+        assert found["status"] == "available"
+        assert (await running.call("GET", "os-volumes/1/error")).json["error"]["code"] == code
+    finally:
+        await running.stop()
 
 
 @ensureDeferred

@@ -16,6 +16,7 @@ from bootvol.errors import (
     BootvolError,
     ErrorReport,
     ImageNotFound,
+    NoImageStore,
     SourceFailed,
     UploadForgotten,
 )
@@ -63,7 +64,7 @@ class Takers:
                 raise UploadForgotten
             taking: IImageUpload = await IImageTaker(source).receive(caller, upload.image, size)
             return taking
-        store = IImageStore(source)
+        store = _store(source)
         record = await _found(store, upload.image)
         if record.status is ImageStatus.ACTIVE:
             return None
@@ -80,10 +81,20 @@ class Takers:
         if IImageTaker.providedBy(source):
             await IImageTaker(source).give_up(self.callers.get(image_id), image_id)
             return
-        store = IImageStore(source)
+        store = _store(source)
         with suppress(ImageNotFound):
             if (await store.record(image_id)).status is not ImageStatus.ACTIVE:
                 await store.remove(image_id)
+
+
+def _store(source: IImageSource) -> IImageStore:
+    """Return a source as a store of images.
+
+    :raises NoImageStore: if the source takes no images any more.
+    """
+    if not IImageStore.providedBy(source):
+        raise NoImageStore
+    return IImageStore(source)
 
 
 async def _found(store: IImageStore, image: ImageRecord) -> ImageRecord:
@@ -172,10 +183,10 @@ class UploadVolume(OnBackendTask):
         for pause in _PAUSES:
             try:
                 return await self._takers.give_up(upload)
-            except SourceFailed:
-                await self.lane_place.rest(sleep(self._clock, pause))
             except BootvolError as error:
-                return self._tell(upload, error)
+                if not (isinstance(error, SourceFailed) and error.retryable):
+                    return self._tell(upload, error)
+                await self.lane_place.rest(sleep(self._clock, pause))
         try:
             return await self._takers.give_up(upload)
         except BootvolError as error:
