@@ -98,7 +98,13 @@ class Glance:
         return await self._each(asker, ask)
 
     async def send_json(
-        self, asker: str, token: str, method: str, path: Sequence[str], body: JsonObject | None
+        self,
+        asker: str,
+        token: str,
+        method: str,
+        path: Sequence[str],
+        body: JsonObject | Sequence[JsonObject] | None,
+        kind: str = "application/json",
     ) -> tuple[int, object]:
         """Send a request that changes something; return the status, and the answer's JSON if any.
 
@@ -107,6 +113,7 @@ class Glance:
 
         :param asker: see :meth:`get_data`.
         :param path: segments of the path after the version.
+        :param kind: the content type of the body.
         :raises SourceFailed: if no endpoint answers at the moment.
         """
         data = None if body is None else orjson.dumps(body)
@@ -114,7 +121,7 @@ class Glance:
         async def ask(root: DecodedURL) -> tuple[int, object]:
             headers = Headers({"X-Auth-Token": [token]})
             if data is not None:
-                headers.setRawHeaders("Content-Type", ["application/json"])
+                headers.setRawHeaders("Content-Type", [kind])
             url = root.child("v2", *path)
             response = await self._client.request(method, to_ask(url), _NAME, headers, data)
             self._check(response)

@@ -50,6 +50,7 @@ _AT_ONCE: Final = 50
 #: Statuses for a caller who may have the data, if Glance cannot send the part: the file is lost,
 #: the store does not support ranges, or the image is empty.
 _WITHOUT: Final = frozenset({204, 400, 416})
+_PATCH: Final = "application/openstack-images-v2.1-json-patch"
 _MISSING: Final = frozenset({404, 410})
 #: Statuses for a caller unknown to Glance or without rights.
 _UNKNOWN: Final = frozenset({401, 403})
@@ -178,11 +179,18 @@ class GlanceSource:
         """See :meth:`bootvol.interfaces.IImageTaker.give_up`."""
         token = await self._own_token() if caller is None else _token(caller)
         try:
-            if (await uploads.look(self._glance, token, image_id)).status == "active":
-                return
+            shown = await uploads.look(self._glance, token, image_id)
         except ImageNotFound:
             return
+        if shown.status == "active":
+            return
         path = ["images", image_id]
+        if shown.protected:
+            # Glance deletes no protected image, not even one without bytes.
+            change = [{"op": "replace", "path": "/protected", "value": False}]
+            code, _ = await self._glance.send_json("", token, "PATCH", path, change, _PATCH)
+            if code not in {200, *_MISSING}:
+                raise uploads.refused(code)
         code, _ = await self._glance.send_json("", token, "DELETE", path, None)
         if code not in {204, *_MISSING}:
             raise uploads.refused(code)

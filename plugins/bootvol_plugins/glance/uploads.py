@@ -35,11 +35,12 @@ T = TypeVar("T")
 
 
 class Shown(BaseModel):
-    """The parts of Glance's description of an image that tell whether the image is complete."""
+    """The parts of Glance's description of an image that an upload needs."""
 
     model_config = ConfigDict(extra="ignore")
 
     status: str
+    protected: bool = False
     size: int | None = None
     os_hash_algo: str | None = None
     os_hash_value: str | None = None

@@ -38,7 +38,9 @@ class IImageTaker(IImageSource):
         """
 
     async def give_up(caller: Caller | None, image_id: str) -> None:
-        """Remove an image without bytes.  A complete image stays; a missing one counts as removed.
+        """Remove an image without bytes, even a protected one.
+
+        A complete image stays; a missing one counts as removed.
 
         :param caller: the caller of :meth:`take`; None after a restart of the daemon.  Then the
             source uses rights of its own.

@@ -77,7 +77,7 @@ class ImageTakerContract(Contract):
     @pytest.mark.parametrize("knows", [True, False])
     @ensureDeferred
     async def test_an_image_without_all_bytes_goes(self, takes: TakerSubject, knows: bool) -> None:
-        record = await _taken(takes)
+        record = await _taken(takes, is_protected=True)
         upload = await takes.taker.receive(takes.taking, record, 2 * len(CONTENT))
         await send(upload, CONTENT)
         for _ in range(2):
@@ -121,8 +121,8 @@ async def _given_up(takes: TakerSubject, caller: Caller | None, image_id: str) -
     return await takes.taker.give_up(caller, image_id)
 
 
-async def _taken(takes: TakerSubject) -> ImageRecord:
+async def _taken(takes: TakerSubject, *, is_protected: bool = False) -> ImageRecord:
     """Add a record."""
-    record = new_record(takes.taking.tenant)
+    record = attrs.evolve(new_record(takes.taking.tenant), is_protected=is_protected)
     await takes.taker.take(takes.taking, record)
     return record
