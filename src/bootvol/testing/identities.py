@@ -13,7 +13,16 @@ from zope.interface.verify import verifyObject
 
 from bootvol.errors import LoginFailed, TooManyLogins, Unauthorized
 from bootvol.interfaces import IIdentity, PluginContext
-from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Named, Password, Which
+from bootvol.login import (
+    AccessKey,
+    Credentials,
+    EarlierToken,
+    IKnowingLogin,
+    ILogin,
+    Named,
+    Password,
+    Which,
+)
 from bootvol.model import Caller
 from bootvol.testing.contract import Contract
 
@@ -105,6 +114,11 @@ class LoginContract(Contract):
         service = subject.make()
         verifyObject(IIdentity, service)
         verifyObject(ILogin, service)
+        if IKnowingLogin.providedBy(service):
+            verifyObject(IKnowingLogin, service)
+            known = IKnowingLogin(service)
+            for found in known.users(), known.projects():
+                assert len({each.id for each in found}) == len(found) > 0
 
     @ensureDeferred
     async def test_logs_in_to_each_project(self, subject: LoginSubject) -> None:
