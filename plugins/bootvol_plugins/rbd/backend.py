@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -93,6 +94,7 @@ class RbdBackend:
         calls = Calls(reactor, _OPERATIONS * options.timeout)
         self._cluster = Cluster(name, options, bindings, calls)
         self._next_sweep = reactor.seconds()
+        self._sweeping: Deferred[None] | None = None
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`.
@@ -185,7 +187,7 @@ class RbdBackend:
         await self._retry("Deleting", volume, lambda images, beat: images.delete(volume, beat))
         if self._reactor.seconds() >= self._next_sweep:
             self._next_sweep = self._reactor.seconds() + _SWEEP
-            await self._sweep()
+            self._sweeping = Deferred.fromCoroutine(self._sweep())
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
@@ -219,6 +221,9 @@ class RbdBackend:
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IClosable.close`."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await self._sweeping
         await self._cluster.close()
 
     async def _open(self, volume: str, call: Callable[[Images, str], Image]) -> OpenImage:
@@ -232,8 +237,16 @@ class RbdBackend:
         return OpenImage(self._cluster, *found, self._called(volume))
 
     async def _sweep(self) -> None:
+        """Remove remains of deleted images, when no client that died before now counts as alive.
+
+        What a dead client had open cannot be removed earlier, neither by a sweep nor together
+        with the last clone.
+        """
         try:
+            await sleep(self._reactor, self._options.patience)
             await self._run("Tidying up", "what was deleted", lambda images, _: images.sweep())
+        except CancelledError:
+            return
         except BackendFailed:
             self._log.failure("backend {name} is not tidied up", name=self.name)
 
