@@ -55,12 +55,21 @@ class AdoptingLvm(GrowingLvm):
         """See :meth:`bootvol.interfaces.IAdoptingBackend.give_up`."""
         self._newest = None
         if await self._find(volume) is None:
+            await self._untag(place)
             return
         await self._unused(volume)
         name = f"{self._group}/{_name(place)}"
         async with self._changing:
             await self._lvm.run("lvrename", self._lv(volume), name)
             await self._lvm.run("lvchange", "--deltag", TAG, name)
+
+    async def _untag(self, place: str) -> None:
+        """Remove the tag of a volume whose change of names was broken off before or after."""
+        async with self._changing:
+            for row in await self._rows():
+                if row["lv_name"] == _name(place) and Found.of_row(row).ours and not _is_ours(row):
+                    name = f"{self._group}/{row['lv_name']}"
+                    await self._lvm.run("lvchange", "--deltag", TAG, name)
 
     async def _closed(self, place: str) -> str:
         """Return the name of a volume that may be taken over, when its device is closed.
