@@ -120,14 +120,32 @@ def give_up(folder: int, volume: str, place: str, called: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        if os.path.lexists(f"/proc/self/fd/{folder}/{place}"):
-            raise BackendFailed(taken) from error
-        os.rename(file_of(volume), place, src_dir_fd=folder, dst_dir_fd=folder)
+        _reserve(folder, place, taken)
+        try:
+            os.rename(file_of(volume), place, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            os.unlink(place, dir_fd=folder)
+            raise
         os.fsync(folder)
         return
     os.fsync(folder)
     os.unlink(file_of(volume), dir_fd=folder)
     os.fsync(folder)
+
+
+def _reserve(folder: int, place: str, taken: str) -> None:
+    """Make an empty file, which a rename may replace: no file of another program is lost.
+
+    A crash leaves the empty file.  Then the operator removes the file.
+
+    :param taken: the message if another file has the name.
+    :raises BackendFailed: if another file has the name.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    try:
+        os.close(os.open(place, flags, 0o600, dir_fd=folder))
+    except FileExistsError as error:
+        raise BackendFailed(taken) from error
 
 
 @contextmanager

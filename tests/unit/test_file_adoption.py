@@ -198,6 +198,20 @@ async def test_a_file_system_without_links(
     (folder / "taken").write_bytes(b"other")
     with pytest.raises(BackendFailed, match="has the name taken"):
         await backend.give_up(NAME, "taken")
+    rename = os.rename
+
+    def reserved(old: str, new: str, **more: int) -> None:
+        # Another program cannot make a file of this name any more without notice.
+        assert (folder / new).read_bytes() == b""
+        if failures:
+            raise failures.pop()
+        rename(old, new, **more)
+
+    failures = [OSError(errno.EIO, "broken")]
+    monkeypatch.setattr(os, "rename", reserved)
+    with pytest.raises(BackendFailed):
+        await backend.give_up(NAME, PLACE)
+    assert not (folder / PLACE).exists()
     await backend.give_up(NAME, PLACE)
     assert (folder / "taken").read_bytes() == b"other"
     assert (folder / PLACE).read_bytes() == CONTENT
