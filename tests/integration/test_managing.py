@@ -232,7 +232,7 @@ async def test_a_disk_that_grows_meanwhile_is_given_back(
 ) -> None:
     """The quota was checked for less.
 
-    Break: `src/bootvol/worker/tasks/adoption.py`: `if self._found > self._most:` -> `if False:`
+    Break: `src/bootvol/worker/tasks/adoption.py`: `self._check(self._found)` -> `pass`
     """
     place, adopt = put(daemon, size=1), FileBackend.adopt
 

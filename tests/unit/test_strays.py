@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -16,10 +17,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, DatabaseUnavailable, ImageTooLarge, StoreUnusable
+from bootvol.errors import (
+    BackendFailed,
+    DatabaseUnavailable,
+    DiskNotAdoptable,
+    ImageTooLarge,
+    StoreUnusable,
+)
 from bootvol.imaging.target import VolumeTarget
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import CachedImage, Image, Replacement, Snapshot, Volume
+from bootvol.model import GIB, CachedImage, Image, Replacement, Snapshot, Volume
 from bootvol.store import (
     claims,
     image_cache,
@@ -34,6 +41,7 @@ from bootvol.store import (
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
+from bootvol.worker.claims import Claim
 from bootvol.worker.heartbeat import RENEWAL
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.sweeper import LOOK, PATIENCE, PAUSE, Sweeper
@@ -192,6 +200,34 @@ async def test_a_disk_that_is_renamed_too_late_is_given_back(
     await task.lost()
     kept = "volume-1.raw" if end is Event.COMPLETE else "theirs"
     assert (tmp_path / kept).read_bytes()[:4] == b"disk"
+
+
+@ensureDeferred
+async def test_a_disk_that_is_too_large_stays_as_it_is(
+    bench: Bench, tmp_path: Path, threads: Threads
+) -> None:
+    """Not even the mode and the size change.
+
+    Break: `src/bootvol/worker/tasks/adoption.py`: `self._check(disk.size)` -> `pass`.
+    """
+    disk = tmp_path / "theirs"
+    disk.write_bytes(b"disk")
+    os.truncate(disk, GIB + 1)
+    disk.chmod(0o644)
+    before = disk.stat()
+    backends = Backends([FileBackend("b", tmp_path, threads)], loop)
+    storage = Storage(backends, bench.database, cast("ImageCache", bench.image_cache), "w")
+    volume = Volume(
+        *(0, "volume-1", "t", "u", 0, Status.CREATING, NOW, "nova", "b"),
+        place="theirs",
+        target_gib=1,
+    )
+    task = AdoptVolume(volume, storage, bench.database, bench.clock)
+    with pytest.raises(DiskNotAdoptable, match="has 2 GiB, and not 1 GiB"):
+        await task.work(cast("Claim", None))
+    await task.undo()
+    after = disk.stat()
+    assert (after.st_mode, after.st_size) == (before.st_mode, before.st_size)
 
 
 def test_a_removal_keeps_the_name_and_comes_again_later(db: Connection) -> None:

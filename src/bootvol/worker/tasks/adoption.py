@@ -60,16 +60,29 @@ class _Adopting(Making):
         :raises DiskNotAdoptable: if the disk is larger than the quota was checked for.
         """
         self._found = await self.adopt(adopting(self.backend_plugin))
-        if self._found > self._most:
-            raise DiskNotAdoptable(
-                f"The disk has {self._found // GIB} GiB, and not {self._most // GIB} GiB as allowed"
-                " by the request."
-            )
+        self._check(self._found)
         return Event.COMPLETE
 
     async def adopt(self, backend: IAdoptingBackend) -> int:
-        """Take the disk over; return its size in bytes."""
+        """Take the disk over; return its size in bytes.
+
+        A disk that is too large is left as it is.
+        """
+        disk = await backend.stored_disk(self._place)
+        if disk is not None and disk.volume is None:
+            self._check(disk.size)
         return await backend.adopt(self._place, self._name, GIB)
+
+    def _check(self, size: int) -> None:
+        """Check the size of the disk in bytes.
+
+        :raises DiskNotAdoptable: if the disk is larger than the quota was checked for.
+        """
+        if size > self._most:
+            raise DiskNotAdoptable(
+                f"The disk has {-(-size // GIB)} GiB, and not {self._most // GIB} GiB as allowed"
+                " by the request."
+            )
 
     async def undo(self) -> Event:
         """Give the disk its former name back."""
