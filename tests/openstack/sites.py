@@ -57,8 +57,8 @@ project = "{user}"
 class Site:
     """A daemon with users and images.
 
-    Ann is an admin of the project ``demo``, and a member of ``other``. The user ``nova`` is a
-    service in ``demo``. Their password is the same at all sites.
+    Ann is an admin of the project ``demo``, and a member of ``other``, as Bob is.
+    The user ``nova`` is a service in ``demo``. Ann's and Nova's password is the same at all sites.
 
     :ivar settings: the environment of Ann's clients.
     :ivar projects: the ids of the projects, by name.
@@ -159,6 +159,7 @@ def shared_cloud(keystone: Keystone) -> Iterator[SharedCloud]:
     keystone.user("ann", {projects["demo"]: ["admin"], projects["other"]: ["member"]})
     # The role admin removes images whose uploads have failed.
     keystone.user(_SERVICE, {keystone.project(_SERVICE): ["admin", _SERVICES]})
+    keystone.user("bob", {projects["other"]: ["member"]})
     keystone.user("nova", {projects["demo"]: [_SERVICES]})
     with glance(keystone) as images:
         keystone.endpoint("glance", "image", images.url)
