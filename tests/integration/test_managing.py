@@ -150,6 +150,7 @@ async def test_a_disk_that_was_not_taken_over_to_the_end_is_never_deleted(
 
     Break: `src/bootvol/worker/tasks/factories.py`:
     `(removed and subject.place is not None)` -> `False`.
+    Break: `src/bootvol/service/replacements.py`: `or volume.place is not None` -> ``.
     """
     adopt, give_up = FileBackend.adopt, FileBackend.give_up
 
@@ -168,6 +169,9 @@ async def test_a_disk_that_was_not_taken_over_to_the_end_is_never_deleted(
         path = f"volumes/{shown['id']}"
         await settled(daemon, path, "error")
     assert files(daemon) != {place}
+    fill = {"os-reimage": {"image_id": "disk"}}
+    refused = await ask(daemon, "POST", f"{path}/action", fill, who="admin")
+    assert "must be available or error" in refused.json["badRequest"]["message"]
     monkeypatch.setattr(FileBackend, "give_up", give_up)
     if end == "DELETE":
         assert (await ask(daemon, "DELETE", path, who="admin")).status == 202

@@ -25,9 +25,9 @@ from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Work
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import imports as import_rows
+from bootvol.store import overview, states
 from bootvol.store import replacements as replacement_rows
 from bootvol.store import snapshots as snapshot_rows
-from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
@@ -164,7 +164,8 @@ class Replacements:
         allowed = {Status.AVAILABLE, Status.ERROR, *([Status.RESERVED] if reserved else [])}
         ours = attachment_rows.find(db, volume_id) is not None
         copied = snapshot_rows.are_made(db, volume_id) or volume_rows.is_copied(db, volume_id)
-        if volume.status not in allowed or ours or copied:
+        # The disk of a failed take-over is not bootvol's to write to.
+        if volume.status not in allowed or ours or copied or volume.place is not None:
             raise VolumeBusy("Volume status must be available or error")
         # The import makes the volume anew, under the same name.
         replacement_rows.expect_image(db, volume_id)
@@ -192,6 +193,9 @@ class Replacements:
             raise VolumeHasSnapshots
         states.apply_event(db, Kind.VOLUME, volume.id, event)
         host = origins.host_of(self._backends, backend, volume)
+        if host and (backend, host) not in overview.known_stores(db):
+            # No daemon of that host could do the work.
+            raise UnknownBackend(f"The host of the volume has no backend {backend}.")
         new = Replacement(
             volume.id, _name(), backend, host, retypes=retypes, volume_type=volume_type
         )

@@ -133,6 +133,8 @@ class Transfers:
         ]
         if any(each.status is not Status.AVAILABLE for each in snapshots):
             raise SnapshotBusy("Snapshot status must be available")
+        if snapshot_rows.are_made(db, volume.id):
+            raise SnapshotBusy("Snapshot status must be available")
         if volume_rows.is_copied(db, volume.id):
             raise VolumeBusy("another volume is being made from the volume")
         if any(snapshot_rows.is_copied(db, each.id) for each in snapshots):

@@ -122,14 +122,18 @@ def usage_by_type(connection: Connection, tenant: str) -> Mapping[str | None, Us
 
 
 def has_type(connection: Connection, name: str) -> bool:
-    """Return whether any tenant has a volume of a type."""
-    return bool(connection.scalar(select(exists().where(volumes.c.volume_type == name))))
+    """Return whether any tenant has a volume of a type, or one that is to get the type."""
+    return any(
+        connection.scalar(select(exists().where(table.c.volume_type == name)))
+        for table in (volumes, replacements)
+    )
 
 
 def rename_type(connection: Connection, former: str, name: str) -> None:
-    """Give the volumes of a type its new name."""
-    mine = update(volumes).where(volumes.c.volume_type == former)
-    connection.execute(mine.values(volume_type=name))
+    """Give the volumes of a type its new name, and those that are to get the type."""
+    for table in (volumes, replacements):
+        mine = update(table).where(table.c.volume_type == former)
+        connection.execute(mine.values(volume_type=name))
 
 
 def lock_tenant_quota(connection: Connection, tenant: str) -> None:

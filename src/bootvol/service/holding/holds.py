@@ -82,11 +82,11 @@ class Holds:
         :raises InvalidRequest: if the volume has too many holds.
         :raises bootvol.errors.BootvolError: with a connector, as :meth:`connect`.
         """
-        route = None
-        if connector is not None:
-            volume = await self._database.read(self._check_reserve, caller, wanted)
-            route = await self._backends.route(volume)
-        return await self._database.write(self._reserve, caller, wanted, connector, route)
+        if connector is None:
+            return await self._database.write(self._reserve, caller, wanted)
+        seen = await self._database.read(self._check_reserve, caller, wanted)
+        route = await self._backends.route(seen)
+        return await self._database.write(self._reserve, caller, wanted, connector, route, seen)
 
     def _check_reserve(self, db: Db, caller: Caller, wanted: NewHold) -> Volume:
         """Check what can be checked before the backend is asked; return the volume."""
@@ -100,11 +100,15 @@ class Holds:
         db: Db,
         caller: Caller,
         wanted: NewHold,
-        connector: Connector | None,
-        route: Route | None,
+        connector: Connector | None = None,
+        route: Route | None = None,
+        seen: Volume | None = None,
     ) -> Told:
         volume, found = rules.locked(db, caller, wanted.volume_id, taking=True)
         rules.check_free_for(volume, found, wanted.instance)
+        if seen is not None and seen.name != volume.name:
+            # Other data have replaced those that the route leads to.
+            raise VolumeTaken(volume.uuid, volume.status)
         hold = Hold(
             new_uuid(),
             volume.id,
