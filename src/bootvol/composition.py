@@ -288,7 +288,8 @@ class Composition:
         fetcher = Fetcher(
             self._images.source, self._bandwidth, self._threads, self._reactor, retries
         )
-        return ImageDownloads(self._sources, fetcher, self._reactor, time.time)
+        least = self._config.imports.least_kib * 1024
+        return ImageDownloads(self._sources, fetcher, self._reactor, time.time, least)
 
     def _image_cache(self, copier: Copier) -> ImageCache:
         caches = {each.name: each.cache_gib for each in self._config.backends}

@@ -14,11 +14,12 @@ from bootvol.lifecycle import Kind
 class Waiting:
     """One or more objects of one tenant that wait for the same places.
 
-    :ivar backend: name of the backend to work on; None for servers.
-    :ivar source: name of the source to read; None for all work but imports.
+    :ivar kind: kind of the objects; None for images.
+    :ivar backend: name of the backend to work on; None for servers and images.
+    :ivar source: name of the source to read; None for all work but imports and downloads.
     """
 
-    kind: Kind
+    kind: Kind | None
     tenant: str
     backend: str | None
     source: str | None = None

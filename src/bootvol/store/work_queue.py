@@ -95,9 +95,9 @@ def _first(
     }
     for what in order.admitted(found):
         work, of = found[what], {"tenant": what.tenant, "backend": what.backend}
-        row = claims.claim(connection, what.kind, request, work.oldest, **of)
+        row = claims.claim(connection, work.kind, request, work.oldest, **of)
         if row is not None:
-            return _VALUES[what.kind](row), found
+            return _VALUES[work.kind](row), found
     return None, found
 
 

@@ -6,38 +6,41 @@ share a store: the store gives each upload to one of them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from bootvol.errors import BootvolError, ImageConflict, ImageNotFound
 from bootvol.interfaces import IImageSource, IImageStore
 from bootvol.model import ImageRecord
-from bootvol.worker.image_fetches import Fetcher, Removed
+from bootvol.store.waiting import Waiting
+from bootvol.threads import Shared
+from bootvol.worker.image_fetches import Download, Fetcher, Removed
+from bootvol.worker.lanes import Lane, LaneJob
 from bootvol.worker.repeating import Repeating
+from bootvol.worker.shares import Limit, Rules, Shares
 
 #: Seconds between two searches for requests that nobody has told of.
 LOOK: Final = 20.0
-#: The most downloads at once.  One tenant has at most half of the free places.
+#: The most downloads into a store at once, beside those that pause, hang or are slow.
 MOST: Final = 4
+_LIMITS: Final = (Limit(("downloads",), MOST),)
 
 
 class ImageDownloads(Service):
-    """Downloads images into the stores, a few at a time, and tenant by tenant.
+    """Downloads images into the stores, a few at a time, in a lane for each store.
 
     :param sources: the sources by name; those that take images have the requests.
     :param clock: times the searches.
     :param now: returns the seconds since 1970.
+    :param least: rate in bytes per second below which a download is slow.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -45,32 +48,24 @@ class ImageDownloads(Service):
         fetcher: Fetcher,
         clock: IReactorTime,
         now: Callable[[], float],
+        least: float,
     ) -> None:
-        self._stores = {
+        stores = {
             name: IImageStore(each)
             for name, each in sources.items()
             if IImageStore.providedBy(each)
         }
-        self._fetcher = fetcher
-        self._clock = clock
-        self._now = now
-        self._faults = {
-            name: Repeating(
-                self._log,
-                "downloads into source {name} wait",
-                "downloads into source {name} go on",
-                name=name,
+        self._stores = [_Store(name, each, fetcher, now) for name, each in stores.items()]
+        for store in self._stores:
+            store.lane = Lane(
+                Rules(lambda _: _LIMITS, gives_way=True),
+                store.claim,
+                self.wake,
+                lambda: bool(self.running),
+                clock,
+                least,
             )
-            for name in self._stores
-        }
-        #: The running downloads by image, and the running searches by store.
-        self._running: dict[str, Deferred[bool]] = {}
-        self._tenants: Counter[str] = Counter()
-        self._searches: dict[str, Deferred[None]] = {}
-        #: The stores with news since the begin of a running search.
-        self._again: set[str] = set()
-        self._soon: IDelayedCall | None = None
-        self._looking = LoopingCall(self.look)
+        self._looking = LoopingCall(self._look)
         self._looking.clock = clock
 
     def startService(self) -> None:
@@ -84,105 +79,119 @@ class ImageDownloads(Service):
         super().stopService()
         if self._looking.running:
             self._looking.stop()
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for search in list(self._searches.values()):
-            search.cancel()
-            await search
-        downloads = list(self._running.values())
-        for download in downloads:
-            download.cancel()
-        await gatherResults(downloads)
+        for store in self._stores:
+            # A search may still begin a download.
+            await store.lane.idle()
+        jobs = [job for store in self._stores for job in store.jobs.values()]
+        for job in jobs:
+            job.cancel()
+        for job in jobs:
+            await job.ended.wait()
 
     def wake(self) -> None:
-        """Search for requests soon."""
-        if self.running and self._soon is None:
-            self._soon = self._clock.callLater(0, self._look_again)
+        """Search for requests."""
+        for store in self._stores:
+            store.lane.wake()
 
-    def _look_again(self) -> None:
-        self._soon = None
-        self.look()
+    def _look(self) -> None:
+        for store in self._stores:
+            store.postponed.clear()
+        self.wake()
 
-    def look(self) -> None:
-        """Search for requests in each store, or once more where a search is still running."""
-        for name in self._stores:
-            if name in self._searches:
-                self._again.add(name)
-            else:
-                search = Deferred.fromCoroutine(self._search(name))
-                if not search.called:
-                    self._searches[name] = search
 
-    async def _search(self, name: str) -> None:
-        store = self._stores[name]
+@attrs.define(eq=False)
+class _Job:
+    """A running download."""
+
+    task: Download
+    ended: Shared[None]
+
+    def cancel(self) -> None:
+        """Stop the download; its request stays."""
+        self.ended.cancel()
+
+
+class _Store:
+    """The downloads into one store.
+
+    :ivar lane: gives the places.
+    :ivar jobs: the running downloads by the ids of their images.
+    :ivar postponed: the ids of images whose requests wait for the next periodical search.
+    """
+
+    _log = Logger()
+    lane: Lane
+
+    def __init__(
+        self, name: str, store: IImageStore, fetcher: Fetcher, now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._now = now
+        self._faults = Repeating(
+            self._log,
+            "downloads into source {name} wait",
+            "downloads into source {name} go on",
+            name=name,
+        )
+        self.jobs: dict[str, _Job] = {}
+        self.postponed: set[str] = set()
+
+    async def claim(self, shares: Shares) -> tuple[LaneJob | None, Collection[Waiting]]:
+        """Begin the next download, if any: see :data:`.lanes.StartJob`."""
+        waiting: dict[Waiting, list[ImageRecord]] = {}
         try:
-            records = await store.records()
-            for record in sorted(filter(_waits, records), key=self._turn):
+            for record in sorted(filter(_waits, await self._store.records()), key=_asked_at):
+                if record.id in self.jobs or record.id in self.postponed:
+                    continue
                 if record.data is not None:
                     # A daemon died between the last byte and the end of the request.
-                    await self._end(store, record, None)
-                elif self._has_place(record):
-                    self._begin(store, record)
-        except CancelledError:
-            pass
+                    await self._end(record, None)
+                else:
+                    waiting.setdefault(_what(record), []).append(record)
         except Exception as error:
-            self._faults[name].failed(error)
-        else:
-            self._faults[name].succeeded()
-        finally:
-            self._searches.pop(name, None)
-            if name in self._again:
-                self._again.discard(name)
-                self.wake()
+            self._faults.failed(error)
+            return None, ()
+        self._faults.succeeded()
+        admitted = shares.admitted(waiting.keys())
+        return self._begin(waiting[admitted[0]][0]) if admitted else None, waiting.keys()
 
-    def _turn(self, record: ImageRecord) -> tuple[int, float]:
-        """Return the place of a request in the order: tenants take turns."""
-        asked = record.fetch.created_at if record.fetch is not None else 0.0
-        return self._tenants[record.owner], asked
-
-    def _has_place(self, record: ImageRecord) -> bool:
-        free = MOST - len(self._running)
-        return record.id not in self._running and self._tenants[record.owner] < free
-
-    def _begin(self, store: IImageStore, record: ImageRecord) -> None:
-        self._tenants[record.owner] += 1
-        running = Deferred.fromCoroutine(self._run(store, record))
-        self._running[record.id] = running
-        running.addCallback(self._ended, record)
-
-    def _ended(self, again: bool, record: ImageRecord) -> bool:
-        del self._running[record.id]
-        self._tenants[record.owner] -= 1
-        if again:
-            self.wake()
-        return again
-
-    async def _run(self, store: IImageStore, record: ImageRecord) -> bool:
-        """Make a download; return whether its place is free for another one at once."""
+    def _begin(self, record: ImageRecord) -> _Job:
         fetch = record.fetch
-        assert fetch is not None  # noqa: S101 - for mypy
+        download = Download(record, None if fetch is None else fetch.image)
+        job = _Job(download, Shared(Deferred.fromCoroutine(self._run(download))))
+        self.jobs[record.id] = job
+        job.ended.wait().addBoth(self._ended, record.id)
+        return job
+
+    def _ended(self, _result: object, image_id: str) -> None:
+        del self.jobs[image_id]
+
+    async def _run(self, download: Download) -> None:
+        """Make a download."""
+        record = download.record
         failure: str | None = None
         try:
-            if fetch.image is None:
+            if download.image is None:
                 failure = "The request names no image."
             else:
-                await self._fetcher.fetch(store, record, fetch.image)
+                await self._fetcher.fetch(self._store, download, download.image)
         except (CancelledError, Removed):
-            return True
+            return
         except ImageConflict:
             # Another daemon makes the download, or its caller uploads the image.
-            return False
+            self.postponed.add(record.id)
+            return
         except BootvolError as error:
             failure = error.message
             self._log.warn(
                 "the download of image {id} (tenant {tenant}, {request_id}) failed: {code}: {why}",
                 id=record.id,
                 tenant=record.owner,
-                request_id=fetch.request_id,
+                request_id=record.fetch.request_id if record.fetch is not None else "",
                 code=error.code,
                 why=error.message,
             )
@@ -190,7 +199,7 @@ class ImageDownloads(Service):
             self._log.failure("the download of image {id} failed", id=record.id)
             failure = BootvolError.default_message
         try:
-            await self._end(store, record, failure)
+            await self._end(record, failure)
         except CancelledError:
             pass
         except BootvolError as error:
@@ -199,10 +208,9 @@ class ImageDownloads(Service):
                 id=record.id,
                 why=error.message,
             )
-            return False
-        return True
+            self.postponed.add(record.id)
 
-    async def _end(self, store: IImageStore, record: ImageRecord, failure: str | None) -> None:
+    async def _end(self, record: ImageRecord, failure: str | None) -> None:
         """Note the end of a request, unless its image or the request has gone.
 
         :raises bootvol.errors.SourceFailed: if the store fails.
@@ -217,10 +225,19 @@ class ImageDownloads(Service):
             return attrs.evolve(now, fetch=done, updated_at=moment)
 
         try:
-            await store.change(record.id, ended)
+            await self._store.change(record.id, ended)
         except ImageNotFound:
             return
 
 
 def _waits(record: ImageRecord) -> bool:
     return record.fetch is not None and not record.fetch.ended
+
+
+def _asked_at(record: ImageRecord) -> float:
+    return record.fetch.created_at if record.fetch is not None else 0.0
+
+
+def _what(record: ImageRecord) -> Waiting:
+    image = None if record.fetch is None else record.fetch.image
+    return Waiting(None, record.owner, None, None if image is None else image.source)

@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from bootvol.clocks import sleep
 from bootvol.errors import (
@@ -22,10 +23,12 @@ from bootvol.errors import (
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.source_size import SourceSize, has_ended
 from bootvol.imaging.uploads import PassingImage
-from bootvol.interfaces import IImageSource, IImageStore, IStagedUpload
+from bootvol.imaging.wrapping import Wrapping
+from bootvol.interfaces import IImageSource, IImageStore, IImageStream, IStagedUpload
 from bootvol.model import Digest, Image, ImageRecord
 from bootvol.shortage import short_of
 from bootvol.threads import Threads
+from bootvol.worker.lane_place import LanePlace, YieldingStream
 from bootvol.worker.retries import Tries, pause_after
 
 #: Bytes of a download in memory.
@@ -36,6 +39,33 @@ _MAY_PASS: Final = (ImageNotFound, SourceRefused)
 
 class Removed(Exception):
     """The image was removed from its store."""
+
+
+class Download:
+    """The download of an image into a store: the work of a job in the store's lane.
+
+    :ivar record: the image's record.
+    :ivar image: the image of the source; None if the request names none.
+    :ivar received: number of bytes received from the source, with those of attempts that failed.
+    """
+
+    kind = backend = None
+
+    def __init__(self, record: ImageRecord, image: Image | None) -> None:
+        self.record = record
+        self.image = image
+        self.tenant = record.owner
+        self.source = None if image is None else image.source
+        self.lane_place = LanePlace()
+        self.received = 0
+
+    def mark(self) -> object:
+        """See :meth:`bootvol.worker.tasks.task.Task.mark`."""
+        return self.received
+
+    def done(self) -> int:
+        """See :meth:`bootvol.worker.tasks.task.Task.done`."""
+        return self.received
 
 
 @attrs.frozen
@@ -54,10 +84,11 @@ class Fetcher:
     clock: IReactorTime
     retries: int
 
-    async def fetch(self, store: IImageStore, record: ImageRecord, image: Image) -> None:
+    async def fetch(self, store: IImageStore, download: Download, image: Image) -> None:
         """Download an image; afterwards the record is active.
 
-        After a failure and a cancellation, the store has none of the bytes.
+        After a failure and a cancellation, the store has none of the bytes.  The download has no
+        place in its lane while the download pauses, and gives way to other tenants.
 
         :param image: the image of the source.
         :raises Removed: if somebody removed the record.
@@ -65,7 +96,7 @@ class Fetcher:
             has bytes.
         :raises bootvol.errors.BootvolError: if the download fails for good.
         """
-        received = _Received(store, record, image, self.threads)
+        received = _Received(store, download, image, self.threads)
         await received.begin()
         try:
             await self._fetch(received, image)
@@ -97,7 +128,7 @@ class Fetcher:
                 # The frames of the traceback hold the buffer.
                 error.with_traceback(None)
                 pause = max(pause_after(tries.fruitless), getattr(error, "retry_after", 0.0))
-                await sleep(self.clock, pause)
+                await received.download.lane_place.rest(sleep(self.clock, pause))
 
     async def _attempt(self, received: _Received, image: Image, sizes: SourceSize) -> None:
         """Receive the image, or its rest.
@@ -115,7 +146,9 @@ class Fetcher:
                 await received.start_over()
             received.joins(stream.validator)
             buffer = memoryview(bytearray(_BUFFER))
-            while count := await stream.read_into(buffer):
+            counted = _Counted(stream, received.download)
+            yielding = YieldingStream(counted, received.download.lane_place, self.clock)
+            while count := await yielding.read_into(buffer):
                 await received.take(buffer[:count])
             if not has_ended(stream) and image.digest is None:
                 raise ImageLengthUnknown
@@ -123,20 +156,37 @@ class Fetcher:
             await opened.close()
 
 
+@implementer(IImageStream)
+class _Counted(Wrapping):
+    """A stream that counts the bytes of a download."""
+
+    def __init__(self, stream: IImageStream, download: Download) -> None:
+        super().__init__(stream)
+        self._download = download
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        count = await self.stream.read_into(target)
+        self._download.received += count
+        return count
+
+
 class _Received:
     """The received bytes of an image, on their way to the store.
 
     :ivar done: number of the received bytes.
     :ivar validator: the validator of the stream of these bytes.
+    :ivar download: the download.
     :ivar is_joined: whether the bytes came in several parts.
     :ivar is_broken: whether a part of the bytes may be missing in the store.
     """
 
     def __init__(
-        self, store: IImageStore, record: ImageRecord, image: Image, threads: Threads
+        self, store: IImageStore, download: Download, image: Image, threads: Threads
     ) -> None:
         self._store = store
-        self._record = record
+        self.download = download
+        self._record = download.record
         self._image = image
         self._threads = threads
         self._upload: IStagedUpload | None = None

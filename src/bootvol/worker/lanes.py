@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -12,10 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from bootvol.errors import DatabaseUnavailable
+from bootvol.lifecycle import Kind
 from bootvol.store.asker import as_daemon
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
-from bootvol.worker.job import Job
+from bootvol.worker.lane_place import LanePlace
 from bootvol.worker.repeating import Repeating
 from bootvol.worker.shares import Rules, Shares, Standing
 
@@ -29,9 +30,55 @@ _ANSWER: Final = 5.0
 #: Number of tenants whose last turn is remembered.
 _REMEMBERED: Final = 1000
 
+
+class Work(Protocol):
+    """The work of a job in a lane: see :class:`bootvol.worker.tasks.task.Task`."""
+
+    @property
+    def kind(self) -> Kind | None:
+        """Kind of the object that the work is for; None for images."""
+
+    @property
+    def tenant(self) -> str:
+        """The owner of the object."""
+
+    @property
+    def backend(self) -> str | None:
+        """The backend whose volumes the work is on; None if there is no single backend."""
+
+    @property
+    def source(self) -> str | None:
+        """The image source that the work takes a place of, or None."""
+
+    @property
+    def lane_place(self) -> LanePlace:
+        """The job's place in the lane."""
+
+    def mark(self) -> object:
+        """Return a value that changes as the work goes on; None if the progress is unknown."""
+
+    def done(self) -> int:
+        """Return the bytes received from a slow source; 0 if no source can be slow."""
+
+
+class LaneJob(Protocol):
+    """A job of a lane."""
+
+    @property
+    def task(self) -> Work:
+        """The work."""
+
+    @property
+    def ended(self) -> Shared[None]:
+        """The end of the job."""
+
+    def cancel(self) -> None:
+        """Stop the work, and release everything as it is."""
+
+
 #: Claims work that a lane's shares admit, and starts a job; returns the job, if any, and all
 #: waiting work.
-StartJob = Callable[[Shares], Awaitable[tuple[Job | None, Collection[Waiting]]]]
+StartJob = Callable[[Shares], Awaitable[tuple[LaneJob | None, Collection[Waiting]]]]
 
 
 @attrs.define(eq=False)
@@ -43,7 +90,7 @@ class _Entry:
     """
 
     number: int
-    job: Job
+    job: LaneJob
     what: Waiting
     since: float
     mark: tuple[object, float]
@@ -188,7 +235,7 @@ class Lane:
         if (surplus := self.shares().surplus(waiting)) is not None:
             self._entries[surplus.number].job.cancel()
 
-    def _add(self, job: Job) -> None:
+    def _add(self, job: LaneJob) -> None:
         now, number, task = self._clock.seconds(), next(self._numbers), job.task
         what = Waiting(task.kind, task.tenant, task.backend, task.source)
         self._entries[number] = _Entry(
