@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import Connection, select, update
 from sqlalchemy import create_engine as new_engine
+from sqlalchemy import event as events
 from twisted.internet import reactor as loop
 
 from bootvol.backends import Backends
@@ -439,6 +440,28 @@ def test_a_keyring_is_not_stored(calls: Calls) -> None:
         stored = db.execute(select(schema.holds.c.route)).scalar_one()
         assert "[client.u]" not in str(stored)
     assert "[client.u]" not in repr(route)
+
+
+def test_descriptions_of_hosts_are_not_read(calls: Calls) -> None:
+    """A tenant may describe hosts at length, and lists of attachments and volumes stay short.
+
+    Break: `src/bootvol/store/holds.py`: `select(*_READ, ` -> `select(holds, `
+    """
+    hold = calls.reserve()
+    calls.connect(hold.uuid, os="x" * 10_000)
+    calls.complete(hold.uuid)
+    read: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        read.append(statement)
+
+    events.listen(calls.engine, "before_cursor_execute", note)
+    with calls.begin() as db:
+        assert holds.listed(db, "t")
+        assert holds.of_volume(db, calls.volume.id)
+        assert holds.attached(db, "t")
+    assert read
+    assert all("connector" not in each for each in read)
 
 
 def test_two_servers_at_once_get_a_volume_once(calls: Calls) -> None:

@@ -34,7 +34,6 @@ class Hold:
     :ivar host: the host that reaches the volume; None until known.
     :ivar mountpoint: the device name on the server; None if unknown.
     :ivar mode: ``rw`` or ``ro``; None until known.
-    :ivar connector: the host's own description, as another system states it.
     :ivar route: the route that the host was told; None if the host was told none for this hold.
     :ivar limits: the limits of speed that the host was told with the route, and must enforce; None
         without limits.
@@ -53,7 +52,6 @@ class Hold:
     host: str | None = None
     mountpoint: str | None = None
     mode: str | None = None
-    connector: JsonObject | None = None
     route: Route | None = None
     limits: Mapping[str, str] | None = None
     attached_at: datetime | None = None

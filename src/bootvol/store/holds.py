@@ -43,6 +43,10 @@ _EVENTS: Final = {
 FOLLOWING: Final = frozenset({*_EVENTS, Status.DETACHING})
 
 
+#: No call shows a host's description, which may be large.
+_READ: Final = [each for each in holds.c if each is not holds.c.connector]
+
+
 class Changes(TypedDict, total=False):
     """The columns of a hold that change."""
 
@@ -50,7 +54,6 @@ class Changes(TypedDict, total=False):
     host: str | None
     mountpoint: str | None
     mode: str | None
-    connector: JsonObject | None
     route: Route | None
     limits: Mapping[str, str] | None
     attached_at: datetime | None
@@ -62,9 +65,16 @@ def add(connection: Connection, hold: Hold) -> None:
     connection.execute(insert(holds).values({**values, "route": _stored(hold.route)}))
 
 
-def change(connection: Connection, uuid: str, changes: Changes) -> None:
-    """Change columns of a hold."""
+def change(
+    connection: Connection, uuid: str, changes: Changes, described: JsonObject | None = None
+) -> None:
+    """Change columns of a hold.
+
+    :param described: the new description of the host; None to keep the former one.
+    """
     values: dict[str, object] = dict(changes)
+    if described is not None:
+        values["connector"] = described
     if "route" in changes:
         values["route"] = _stored(changes["route"])
     connection.execute(update(holds).where(holds.c.uuid == uuid).values(values))
@@ -189,8 +199,8 @@ def attached(
 
 
 def _found(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[Hold]:
-    query = (
-        select(holds, volumes.c.uuid.label("volume_uuid"))
+    query: Select[object] = (
+        select(*_READ, volumes.c.uuid.label("volume_uuid"))
         .select_from(holds.join(volumes))
         .where(*conditions)
         .order_by(holds.c.id)
@@ -241,7 +251,6 @@ def _of_row(row: Row[object]) -> Hold:
         row.host,
         row.mountpoint,
         row.mode,
-        row.connector,
         _route(row.route),
         row.limits,
         row.attached_at,

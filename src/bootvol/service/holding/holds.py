@@ -182,12 +182,11 @@ class Holds:
             "host": connector.host,
             "mountpoint": connector.mountpoint,
             "mode": "ro" if volume.readonly else hold.mode or connector.mode or "rw",
-            "connector": connector.described,
             "route": route,
             "limits": rules.limits(db, volume),
             "attached_at": hold.attached_at or self._now(),
         }
-        holds.change(db, hold.uuid, changes)
+        holds.change(db, hold.uuid, changes, connector.described)
         return Told(hold, attrs.evolve(hold, **changes))
 
     async def complete(self, caller: Caller, uuid: str) -> None:
