@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -86,12 +86,19 @@ async def test_the_keeper_of_a_console_is_locked_up(
     """
     await qemu.start(SERVER, machine(empty))
     folder = tmp_path / "servers" / SERVER
-    (keeper,) = (
-        each.parent
-        for each in Path("/proc").glob("[0-9]*/cmdline")
-        if console.__file__.encode() in each.read_bytes()
-        and os.readlink(each.parent / "cwd") == str(folder)
-    )
+
+    def keepers() -> list[Path]:
+        found = []
+        for each in Path("/proc").glob("[0-9]*/cmdline"):
+            # Other processes come and go.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                ours = console.__file__.encode() in each.read_bytes()
+                if ours and os.readlink(each.parent / "cwd") == str(folder):
+                    found.append(each.parent)
+        return found
+
+    # A new process has the command line of its parent at first.
+    (keeper,) = await until(keepers)
     # The program confines itself, and then reads the console.
     status = await until((keeper / "status").read_text, lambda text: "Seccomp:\t2" in text)
     assert "NoNewPrivs:\t1" in status

@@ -258,7 +258,7 @@ async def _swept(backend: RbdBackend, clock: Clock) -> None:
     """Let the time pass until a sweep, and wait for the sweep's end."""
     clock.advance(45)
     assert backend._sweeping is not None
-    await backend._sweeping
+    await backend._sweeping.wait()
 
 
 @ensureDeferred

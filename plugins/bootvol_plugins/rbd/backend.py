@@ -31,6 +31,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import ConnectionInfo, RbdRoute, StoredDisk
 from bootvol.reactors import IReactor
+from bootvol.threads import Shared
 from bootvol_plugins.rbd import adoption
 from bootvol_plugins.rbd.bindings import Bindings, Image
 from bootvol_plugins.rbd.calls import Calls
@@ -94,7 +95,7 @@ class RbdBackend:
         calls = Calls(reactor, _OPERATIONS * options.timeout)
         self._cluster = Cluster(name, options, bindings, calls)
         self._next_sweep = reactor.seconds()
-        self._sweeping: Deferred[None] | None = None
+        self._sweeping: Shared[None] | None = None
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`.
@@ -187,7 +188,7 @@ class RbdBackend:
         await self._retry("Deleting", volume, lambda images, beat: images.delete(volume, beat))
         if self._reactor.seconds() >= self._next_sweep:
             self._next_sweep = self._reactor.seconds() + _SWEEP
-            self._sweeping = Deferred.fromCoroutine(self._sweep())
+            self._sweeping = Shared(Deferred.fromCoroutine(self._sweep()))
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
@@ -223,7 +224,7 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IClosable.close`."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-            await self._sweeping
+            await self._sweeping.wait()
         await self._cluster.close()
 
     async def _open(self, volume: str, call: Callable[[Images, str], Image]) -> OpenImage:
