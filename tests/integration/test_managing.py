@@ -308,6 +308,13 @@ async def test_the_type_must_be_for_the_backend(
         answer = await ask(daemon, "POST", "os-volume-manage", {"volume": wanted}, who="admin")
         assert answer.status == 400
         assert "is for the backend first" in answer.json["badRequest"]["message"]
+        specs = {"volume_backend_name": "local", "multiattach": "<is> True"}
+        body = {"volume_type": {"name": "more", "extra_specs": specs}}
+        assert (await ask(daemon, "POST", "types", body, who="admin")).status == 200
+        wanted["volume_type"] = "more"
+        answer = await ask(daemon, "POST", "os-volume-manage", {"volume": wanted}, who="admin")
+        assert answer.status == 400
+        assert "asks for: multiattach" in answer.json["badRequest"]["message"]
         wanted["volume_type"] = "local"
         answer = await ask(daemon, "POST", "os-volume-manage", {"volume": wanted}, who="admin")
         assert answer.json["volume"]["volume_type"] == "local"

@@ -126,6 +126,7 @@ class Adoptions:
         :raises InvalidRequest: if the backend takes no disks over, or the type is for another
             backend.
         :raises VolumeTypeNotFound: if the volume type does not exist.
+        :raises NoFittingBackend: if the backend does not meet the type's extra specs.
         :raises QuotaExceeded: if the tenant's quota is used up.
         :raises BackendSilent: if the backend does not answer in time.
         :raises bootvol.errors.BackendFailed: if the backend cannot tell the size of the disk.
@@ -148,6 +149,7 @@ class Adoptions:
 
     def _add(self, db: Db, caller: Caller, wanted: Adoption, size_gib: int) -> Volume:
         volume_rows.lock_tenant_quota(db, caller.tenant)
+        self._types.check(db, wanted.volume_type, caller.tenant, wanted.backend)
         self._quotas.check_volume(db, caller.tenant, size_gib, wanted.volume_type)
         volume = Volume(
             id=0,

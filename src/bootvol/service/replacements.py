@@ -101,6 +101,7 @@ class Replacements:
 
         def write(db: Db) -> None:
             volume_rows.lock_tenant_quota(db, caller.tenant)
+            self._types.keep(db, volume_type, caller.tenant)
             volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
             if volume.volume_type == volume_type:
                 raise VolumeBusy("The volume has this type already")

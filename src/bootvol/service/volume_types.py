@@ -67,15 +67,29 @@ class VolumeTypes:
             )
         return backend
 
+    def keep(self, db: Db, name: str | None, tenant: str) -> None:
+        """Let nobody change or remove a type until the transaction ends.
+
+        Call this method before any row of a volume is locked: a change of the name locks the type
+        first, and then the volumes of the type.
+
+        :param name: the name of the type; None for no type.
+        :raises VolumeTypeNotFound: if the tenant sees no type of that name.
+        """
+        if name:
+            type_rows.named(db, name, tenant, keep=True)
+
     def check(self, db: Db, name: str | None, tenant: str, backend: str) -> None:
         """Check that a backend has what a type asks for, within a transaction.
+
+        The type stays as checked until the transaction ends: see :meth:`keep`.
 
         :param name: the name of the type; None for no type.
         :raises NoFittingBackend: if the backend has not.
         :raises VolumeTypeNotFound: if the tenant sees no type of that name.
         """
         if name:
-            specs = type_rows.named(db, name, tenant).extra_specs
+            specs = type_rows.named(db, name, tenant, keep=True).extra_specs
             unmet = abilities.unmet(specs, backend)
             if unmet:
                 raise NoFittingBackend(name, unmet)

@@ -140,8 +140,10 @@ class Volumes:
         :param backend: backend of the new volume; None for the origin's backend, or the default.
         :raises bootvol.errors.BootvolError: as :func:`bootvol.service.origins.found`.
         :raises QuotaExceeded: if the tenant's quota is used up.
+        :raises VolumeTypeNotFound: if the volume type does not exist any more.
         """
         volume_rows.lock_tenant_quota(db, caller.tenant)
+        self._types.keep(db, wanted.volume_type, caller.tenant)
         snapshot, source = origins.found(db, caller, wanted, self._backends, backend)
         origin, size = snapshot or source, wanted.size_gib or 0
         if origin is not None:

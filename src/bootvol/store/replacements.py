@@ -19,11 +19,13 @@ def add(connection: Connection, replacement: Replacement) -> None:
     connection.execute(insert(replacements).values(values))
 
 
-def get(connection: Connection, volume_id: int) -> Replacement | None:
-    """Return the replacement of a volume's data; None without one."""
-    row = connection.execute(
-        select(replacements).where(replacements.c.volume_id == volume_id)
-    ).one_or_none()
+def get(connection: Connection, volume_id: int, *, lock: bool = False) -> Replacement | None:
+    """Return the replacement of a volume's data; None without one.
+
+    :param lock: whether to lock the replacement against other changes until the transaction ends.
+    """
+    query = select(replacements).where(replacements.c.volume_id == volume_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         return None
     checkpoint = None

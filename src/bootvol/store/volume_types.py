@@ -49,13 +49,17 @@ def get(
     return _one(connection, volume_types.c.id == type_id, type_id, tenant, lock)
 
 
-def named(connection: Connection, name: str, tenant: str | None = None) -> VolumeType:
+def named(
+    connection: Connection, name: str, tenant: str | None = None, *, keep: bool = False
+) -> VolumeType:
     """Return the type of a name.
 
     :param tenant: see :func:`get`.
+    :param keep: whether nobody may change or remove the type until the transaction ends.  Others
+        may keep the type, too.
     :raises VolumeTypeNotFound: if no type has this name, or the type is hidden from the tenant.
     """
-    return _one(connection, volume_types.c.name == name, name, tenant)
+    return _one(connection, volume_types.c.name == name, name, tenant, keep, shared=True)
 
 
 def of_uuid(connection: Connection, uuid: str, tenant: str | None = None) -> VolumeType:
@@ -117,9 +121,13 @@ def _one(
     told: int | str,
     tenant: str | None,
     lock: bool = False,
+    *,
+    shared: bool = False,
 ) -> VolumeType:
     query = select(volume_types).where(which, _visible(tenant))
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if lock:
+        query = query.with_for_update(read=shared)
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise VolumeTypeNotFound(told)
     return of_row(row)

@@ -20,6 +20,10 @@ _ATTACHED: Final = frozenset({Status.IN_USE, Status.EXTENDING, Status.DETACHING}
 #: The parts of a volume that are not columns of its row, or that the database chooses.
 _NOT_COLUMNS: Final = ("id", "error", "attachments", "volume_type_uuid")
 
+#: The tables with names of types.  The end of a retype moves the name from the first one to the
+#: second one, so a look at both in this order misses no name.
+_TYPED: Final = (replacements, volumes)
+
 #: The same table once more, for volumes made from other volumes.
 _COPIES: Final = volumes.alias("copies")
 
@@ -124,14 +128,13 @@ def usage_by_type(connection: Connection, tenant: str) -> Mapping[str | None, Us
 def has_type(connection: Connection, name: str) -> bool:
     """Return whether any tenant has a volume of a type, or one that is to get the type."""
     return any(
-        connection.scalar(select(exists().where(table.c.volume_type == name)))
-        for table in (volumes, replacements)
+        connection.scalar(select(exists().where(table.c.volume_type == name))) for table in _TYPED
     )
 
 
 def rename_type(connection: Connection, former: str, name: str) -> None:
     """Give the volumes of a type its new name, and those that are to get the type."""
-    for table in (volumes, replacements):
+    for table in _TYPED:
         mine = update(table).where(table.c.volume_type == former)
         connection.execute(mine.values(volume_type=name))
 

@@ -91,7 +91,8 @@ class ReplaceData(OnBackendTask):
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """See :meth:`Task.settle`; the volume gets the new data now."""
         super().settle(db, event, error)
-        new = rows.get(db, self.id)
+        # The type may get another name at the same time.
+        new = rows.get(db, self.id, lock=True)
         if new is None:
             return
         if error is None:
