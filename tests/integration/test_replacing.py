@@ -294,8 +294,12 @@ async def test_operators_move_volumes(daemon: Running) -> None:
     there = here.replace("local", "other")
     asked = {"host": there, "force_host_copy": False, "lock_volume": True}
     assert (await act(daemon, volume, "os-migrate_volume", asked)).status == 403
+    hostless, poolless = "@" + there.partition("@")[2], f"{there}er"
     for wrong, words in (
-        ("nohost", "Invalid host: No available service named nohost"),
+        *(
+            (each, f"Invalid host: No available service named {each}")
+            for each in ("nohost", "garbage@other#other", hostless, poolless)
+        ),
         (
             here,
             f"Invalid volume: Volume {volume['id']} status must be available or in-use, must not"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
@@ -119,10 +120,14 @@ class Replacements:
         await self._database.write(write)
         self._work.wake()
 
-    async def migrate(self, caller: Caller, volume_id: int, backend: str) -> None:
+    async def migrate(
+        self, caller: Caller, volume_id: int, backend: str, hosts: Collection[str]
+    ) -> None:
         """Move a volume to another backend; until then the volume is in ``maintenance``.
 
-        :raises UnknownBackend: if the backend is not configured.
+        :param hosts: the hosts that the caller allows for the data; an empty one for all hosts.
+        :raises UnknownBackend: if the backend is not configured, or if the data would come to
+            another host than the allowed ones.
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises VolumeBusy: if the volume's status or its snapshots do not allow the request, or if
             the backend has the volume already.
@@ -132,6 +137,8 @@ class Replacements:
 
         def write(db: Db) -> None:
             volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+            if origins.host_of(self._backends, backend, volume) not in hosts:
+                raise UnknownBackend(f"The volume cannot move to the backend {backend} there.")
             if volume.backend == backend:
                 raise VolumeBusy(f"The volume lies on the backend {backend} already")
             self._move(db, volume, backend, Event.MIGRATE)

@@ -14,6 +14,7 @@ from bootvol.api.cinder.acting import Action
 from bootvol.api.cinder.bodies import Flag
 from bootvol.api.cinder.context import CinderContext
 from bootvol.api.cinder.default_type import DEFAULT
+from bootvol.api.cinder.manageable import named_place
 from bootvol.api.cinder.words import one_of, shown
 from bootvol.api.http import Reply
 from bootvol.errors import (
@@ -153,10 +154,10 @@ async def _migrate(context: CinderContext, number: int, body: Migrate) -> Reply:
         " be replicated, be part of a group and destination host/cluster must be different than the"
         " current one"
     )
-    backend = body.host.partition("@")[2].partition("#")[0]
+    backend, hosts = named_place(body.host)
     try:
         async with refused(context, number, words):
-            await context.services.replacements.migrate(context.caller, number, backend)
+            await context.services.replacements.migrate(context.caller, number, backend, hosts)
     except UnknownBackend:
         raise InvalidRequest(
             f"Invalid host: No available service named {shown(body.host).strip(chr(39))}"

@@ -126,13 +126,22 @@ def asked_backend(context: CinderContext, named: str) -> tuple[str, str]:
 
     :raises InvalidRequest: if this daemon has no such backend.
     """
-    service, _, pool = named.partition("#")
-    backend = service.rpartition("@")[2]
-    for host in ("", service.rpartition("@")[0]):
-        fits = service == service_host(host, backend) and pool in ("", backend)
-        if fits and context.services.adoptions.reaches(backend, host):
+    backend, hosts = named_place(named)
+    for host in hosts:
+        if context.services.adoptions.reaches(backend, host):
             return backend, host
     raise InvalidRequest(f"Host '{named[:255]}' not found")
+
+
+def named_place(named: str) -> tuple[str, Sequence[str]]:
+    """Return the backend in HOST@BACKEND or HOST@BACKEND#POOL, and the hosts that HOST may mean.
+
+    An empty host stands for all hosts.  A name of another form means no host.
+    """
+    service, _, pool = named.partition("#")
+    host, _, backend = service.rpartition("@")
+    meant = [each for each in ("", host) if service == service_host(each, backend)]
+    return backend, meant if pool in ("", backend) else ()
 
 
 def _host(context: CinderContext) -> str:
