@@ -18,7 +18,7 @@ from bootvol.api.keystone.context import IdentityContext, SessionContext, refusa
 from bootvol.api.keystone.v3_bodies import LogIn
 from bootvol.api.keystone.versions import OneVersion, version_3
 from bootvol.api.operations import Admission, document, operation
-from bootvol.errors import Forbidden, NotFound, Unauthorized
+from bootvol.errors import BootvolError, Forbidden, NotFound, Unauthorized
 from bootvol.login import IKnowingLogin, Named, Session
 from bootvol.policy import Right
 
@@ -228,10 +228,8 @@ async def list_users(context: SessionContext) -> Users:
 async def show_user(context: SessionContext, user: str) -> OneUser:
     """Show a user; callers without the right to see all users see only themselves."""
     known = _known(context)
-    for each in [context.session.user] if known is None else known.users():
-        if each.id == user:
-            return {"user": _user(each)}
-    raise Forbidden if known is None else NotFound
+    users = [context.session.user] if known is None else known.users()
+    return {"user": _user(_with_id(users, user, Forbidden if known is None else NotFound))}
 
 
 @operation(
@@ -263,10 +261,9 @@ async def show_project(context: SessionContext, project_id: str) -> OneProject:
     granted, and so share images with these projects, too.
     """
     known = _known(context)
-    for each in context.session.projects if known is None else known.projects():
-        if each.id == project_id:
-            return {"project": _project(each)}
-    raise Forbidden if known is None else NotFound
+    projects = context.session.projects if known is None else known.projects()
+    missing = Forbidden if known is None else NotFound
+    return {"project": _project(_with_id(projects, project_id, missing))}
 
 
 def _known(context: SessionContext) -> IKnowingLogin | None:
@@ -282,6 +279,17 @@ def _named_so(context: SessionContext, found: Sequence[Named]) -> Sequence[Named
     args = context.request.args or {}
     names = [name.decode("utf-8", "replace") for name in args.get(b"name", ())]
     return [each for each in found if not names or each.name in names]
+
+
+def _with_id(found: Sequence[Named], wanted: str, missing: type[BootvolError]) -> Named:
+    """Return the user or project with an id.
+
+    :raises BootvolError: of the type ``missing`` if there is none.
+    """
+    for each in found:
+        if each.id == wanted:
+            return each
+    raise missing
 
 
 def _user(user: Named) -> KnownUser:
