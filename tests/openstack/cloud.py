@@ -25,7 +25,8 @@ _PEOPLE: Final = {
     "bob": ("images-other", "member"),
 }
 
-_TABLE: Final = """
+#: The source of a daemon that reads images from Glance as its own user of Keystone.
+TABLE: Final = """
 [[sources]]
 name = "glance"
 plugin = "glance"
@@ -92,7 +93,7 @@ class Cloud:
 
     def table(self, endpoint: str) -> str:
         """Return the TOML of the source."""
-        return _TABLE.format(
+        return TABLE.format(
             endpoint=endpoint, keystone=self.keystone.url, user=SERVICE, password=PASSWORD
         )
 

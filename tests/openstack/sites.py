@@ -15,6 +15,7 @@ import pytest
 
 from tests.commands import environment
 from tests.daemons import OTHER_TENANT, TENANT
+from tests.openstack.cloud import TABLE
 from tests.openstack.identity import PASSWORD, Keystone
 from tests.openstack.images import Glance, glance
 from tests.people import PASSWORD_HASH, PEOPLE
@@ -38,18 +39,6 @@ _NOVA: Final = f"""
 name = "nova"
 password_hash = "{PASSWORD_HASH}"
 roles = {{ demo = ["{_SERVICES}"] }}
-"""
-_TABLES: Final = """
-[[sources]]
-name = "glance"
-plugin = "glance"
-endpoints = ["{glance}"]
-
-[sources.keystone]
-url = "{keystone}"
-username = "{user}"
-password = "{password}"
-project = "{user}"
 """
 
 
@@ -126,8 +115,8 @@ class SharedCloud:
         :param more: TOML after the basic configuration.
         """
         access = {"user": _SERVICE, "password": PASSWORD, "keystone": self.keystone.url}
-        tables = _TABLES.format(glance=self.glance.url, **access)
-        identity = _TABLES.partition("[sources.keystone]")[2].format(**access)
+        tables = TABLE.format(endpoint=self.glance.url, **access)
+        identity = TABLE.partition("[sources.keystone]")[2].format(**access)
         with process(
             folder, more + tables, identity=f'[identity]\nplugin = "keystone"{identity}'
         ) as daemon:
