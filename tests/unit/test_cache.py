@@ -117,9 +117,9 @@ def daemons(url: URL) -> Iterator[Sequence[Database]]:
         each.stop()
 
 
-def change(db: Connection) -> None:
-    """Change a row."""
-    upsert.put(db, stores, {"backend": "b", "host": ""}, {"identity": uuid4().hex})
+def change(db: Connection, backend: str = "b") -> None:
+    """Add or change the row of a backend's store."""
+    upsert.put(db, stores, {"backend": backend, "host": ""}, {"identity": uuid4().hex})
 
 
 @ensureDeferred
@@ -160,9 +160,6 @@ async def test_writers_at_once_wait_for_nobody(daemons: Sequence[Database]) -> N
     """
     shown: dict[Hashable, set[int]] = {}
 
-    def more(db: Connection, number: int) -> None:
-        upsert.put(db, stores, {"backend": f"b{number}", "host": ""}, {"identity": uuid4().hex})
-
     async def watch(reader: Database) -> None:
         while not ended.called:
             before = await reader.version()
@@ -171,7 +168,8 @@ async def test_writers_at_once_wait_for_nobody(daemons: Sequence[Database]) -> N
                 shown.setdefault(before, set()).add(len(rows))
 
     ended = gatherResults(
-        Deferred.fromCoroutine(daemons[each % len(daemons)].write(more, each)) for each in range(40)
+        Deferred.fromCoroutine(daemons[each % len(daemons)].write(change, f"b{each}"))
+        for each in range(40)
     )
     watching = [Deferred.fromCoroutine(watch(each)) for each in daemons]
     await ended
